@@ -1,1 +1,5 @@
-//! placeholder
+//! What may be sold to whom: allocation of a batch, the reservation lifecycle, limits, late payments, certain noes.
+//!
+//! Pure: no tokio, no clock, no randomness, no I/O. Times come in as milliseconds since 1970.
+
+pub mod allocate;
