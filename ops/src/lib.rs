@@ -1,1 +1,5 @@
-//! placeholder
+//! The command line of Boxoffice and everything that starts, drives, measures, breaks or checks a cluster.
+//!
+//! Stands on the pure crates and on the public interfaces of running servers; never on a server's inside.
+
+pub mod local;

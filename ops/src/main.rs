@@ -1,1 +1,3 @@
+//! `cargo ops …`.
+
 fn main() {}

@@ -1,1 +1,1 @@
-//! placeholder
+//! What tests of several crates share. The tests themselves are in `tests/`, named after what must hold.
