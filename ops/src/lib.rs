@@ -3,3 +3,4 @@
 //! Stands on the pure crates and on the public interfaces of running servers; never on a server's inside.
 
 pub mod local;
+pub mod sandbox;
