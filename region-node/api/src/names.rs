@@ -2,9 +2,13 @@
 //!
 //! A value of these types is valid: constructors and `Deserialize` apply the same check. Nothing here does I/O.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::borrow::Borrow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use uuid::Uuid;
 
 /// Why a name was refused.
@@ -22,24 +26,33 @@ pub struct NameError {
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $what:literal, $pattern:literal, $longest:literal, $ok_first:expr, $ok_rest:expr) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $type(Box<str>);
+        // Inline, because names are part of every id and every request: none of them may cost an allocation. The rest
+        // of `bytes` is zero, so equality and order of the array are those of the text.
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+        pub struct $type {
+            bytes: [u8; $longest],
+            len: u8,
+        }
 
         impl $type {
+            /// Longest name, in bytes (ASCII).
+            pub const LEN_MAX: usize = $longest;
+
             /// Checks and takes a name.
             pub fn new(name: &str) -> Result<Self, NameError> {
-                let mut bytes = name.bytes();
-                let first_ok = bytes.next().is_some_and($ok_first);
-                if first_ok && name.len() <= $longest && bytes.all($ok_rest) {
-                    return Ok(Self(name.into()));
+                let mut rest = name.bytes();
+                let first_ok = rest.next().is_some_and($ok_first);
+                if first_ok && name.len() <= $longest && rest.all($ok_rest) {
+                    let mut bytes = [0; $longest];
+                    bytes[..name.len()].copy_from_slice(name.as_bytes());
+                    return Ok(Self { bytes, len: name.len() as u8 });
                 }
                 Err(NameError { what: $what, pattern: $pattern, got: name.chars().take(40).collect() })
             }
 
             /// The name as text.
             pub fn as_str(&self) -> &str {
-                &self.0
+                std::str::from_utf8(&self.bytes[..usize::from(self.len)]).expect("names are ASCII by construction")
             }
         }
         impl TryFrom<String> for $type {
@@ -50,7 +63,7 @@ macro_rules! name {
         }
         impl From<$type> for String {
             fn from(name: $type) -> String {
-                name.0.into()
+                name.as_str().to_owned()
             }
         }
         impl FromStr for $type {
@@ -59,16 +72,62 @@ macro_rules! name {
                 Self::new(name)
             }
         }
+        impl AsRef<str> for $type {
+            fn as_ref(&self) -> &str {
+                self.as_str()
+            }
+        }
+        // With `Hash` of the text, maps by name can be asked with a `&str`.
+        impl Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                self.as_str()
+            }
+        }
+        impl Hash for $type {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                self.as_str().hash(state);
+            }
+        }
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.pad(self.as_str())
             }
         }
         impl fmt::Debug for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Text;
+                impl de::Visitor<'_> for Text {
+                    type Value = $type;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str(concat!($what, "'s name"))
+                    }
+                    fn visit_str<E: de::Error>(self, name: &str) -> Result<$type, E> {
+                        $type::new(name).map_err(E::custom)
+                    }
+                }
+                deserializer.deserialize_str(Text)
+            }
+        }
+        impl utoipa::PartialSchema for $type {
+            fn schema() -> RefOr<Schema> {
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .pattern(Some(concat!("^", $pattern, "$")))
+                    .max_length(Some($longest))
+                    .into()
+            }
+        }
+        impl utoipa::ToSchema for $type {}
     };
 }
 

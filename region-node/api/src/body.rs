@@ -1,0 +1,61 @@
+//! Request bodies: JSON into a type, then its bounds, with errors that name the field.
+//!
+//! The good path is one plain parse; only a refused body is parsed a second time, to find out which field it was.
+
+use serde::de::DeserializeOwned;
+
+/// A value out of bounds, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct InvalidField {
+    /// Path of the field, as `tiers[1].price.amount`.
+    pub field: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl InvalidField {
+    /// Names a field and what is wrong with it.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+/// Why a body was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// Not JSON at all.
+    #[error("not JSON: {0}")]
+    Syntax(String),
+    /// A field of the wrong type, unknown, missing or out of bounds.
+    #[error(transparent)]
+    Field(#[from] InvalidField),
+}
+
+/// A request body that knows its bounds.
+pub trait Checked {
+    /// Refuses what the types alone let pass.
+    fn check(&self) -> Result<(), InvalidField>;
+}
+
+/// Parses and checks a body.
+pub fn parse<T: DeserializeOwned + Checked>(json: &[u8]) -> Result<T, BodyError> {
+    let body: T = serde_json::from_slice(json).map_err(|error| explain::<T>(json, error))?;
+    body.check()?;
+    Ok(body)
+}
+
+#[cold]
+fn explain<T: DeserializeOwned>(json: &[u8], plain: serde_json::Error) -> BodyError {
+    if plain.is_syntax() || plain.is_eof() {
+        return BodyError::Syntax(plain.to_string());
+    }
+    let located: Result<T, _> = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(json));
+    match located {
+        Err(error) if error.path().iter().next().is_some() => {
+            BodyError::Field(InvalidField::new(error.path().to_string(), error.inner().to_string()))
+        }
+        // Missing and unknown fields of the body itself: the message names them.
+        _ => BodyError::Field(InvalidField::new("body", plain.to_string())),
+    }
+}
