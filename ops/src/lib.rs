@@ -2,5 +2,7 @@
 //!
 //! Stands on the pure crates and on the public interfaces of running servers; never on a server's inside.
 
+pub mod bench;
+pub mod load;
 pub mod local;
 pub mod sandbox;

@@ -1,0 +1,256 @@
+//! One buyer from arrival to a final answer.
+//!
+//! A task per buyer owns everything here; buyers share only the journal, the tally and the HTTP client. A buyer repeats
+//! a call only where the contract says that this is safe, and always with the same request id.
+
+use super::client::{CallError, Joined, Phone, Reservation, Wish};
+use super::journal::{Journal, Record};
+use super::plan::{Behaviour, User};
+use super::tally::{Outcome, Tally};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use tokio::time::{sleep, sleep_until};
+use uuid::Uuid;
+
+/// What all buyers of a crowd share.
+pub struct Scene {
+    /// Concert name.
+    pub concert: String,
+    /// Its tiers, in order of the definition.
+    pub tiers: Vec<String>,
+    /// One per region, in the order of the crowd's spread.
+    pub phones: Vec<Phone>,
+    /// Start of the crowd's time.
+    pub started: Instant,
+    /// When everybody goes home.
+    pub until: Instant,
+    /// Every `202`.
+    pub journal: Journal,
+    /// Counts and latencies.
+    pub tally: Tally,
+}
+
+/// First wait before a repeated call, doubled up to the cap.
+const BACKOFF: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+struct Buyer<'a> {
+    user: &'a User,
+    scene: &'a Scene,
+    phone: &'a Phone,
+    session: String,
+    patience: Patience,
+}
+
+/// How long this buyer waits before a call is repeated.
+struct Patience {
+    backoff: Duration,
+    draws: SmallRng,
+}
+
+/// Repeats a call that failed in a way that allows it, until everybody goes home.
+macro_rules! insist {
+    ($buyer:expr, $call:expr) => {{
+        $buyer.patience.backoff = BACKOFF;
+        loop {
+            match $call.await {
+                Ok(answer) => break Ok(answer),
+                Err(error) => match $buyer.patience.wait($buyer.scene, error).await {
+                    Ok(()) => {}
+                    Err(error) => break Err(error),
+                },
+            }
+        }
+    }};
+}
+
+/// Lives one buyer's evening.
+pub async fn live(scene: Arc<Scene>, user: User) {
+    sleep_until((scene.started + user.arrives_after).into()).await;
+    let outcome = match evening(&scene, &user).await {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            scene.tally.problem(&error);
+            if matches!(error, CallError::Refused { .. }) { Outcome::Refused } else { Outcome::Error }
+        }
+    };
+    scene.tally.ended(outcome);
+}
+
+async fn evening(scene: &Scene, user: &User) -> Result<Outcome, CallError> {
+    let phone = &scene.phones[user.region];
+    let patience = Patience { backoff: BACKOFF, draws: SmallRng::seed_from_u64(user.seed) };
+    let mut buyer =
+        Buyer { user, scene, phone, session: String::new(), patience };
+    let session = insist!(buyer, phone.session())?;
+    buyer.session = session.session;
+    let joined = buyer.join(&session.user_id).await?;
+    if buyer.user.behaviour == Behaviour::Cancels && buyer.patience.draws.random_bool(0.5) {
+        let gone = buyer.cancel(&joined.reservation).await?;
+        return buyer.ended(gone);
+    }
+    let ended = buyer.wait_and_act(joined).await?;
+    buyer.ended(ended)
+}
+
+impl Buyer<'_> {
+    async fn join(&mut self, user_id: &str) -> Result<Joined, CallError> {
+        let (user, scene) = (self.user, self.scene);
+        let wish = Wish {
+            concert: &scene.concert,
+            request_id: Uuid::from_u128(user.request_id),
+            quantity: user.quantity,
+            tiers: user.tiers.iter().map(|tier| scene.tiers[*tier].as_str()).collect(),
+            any_quantity: user.any_quantity,
+        };
+        let (joined, fresh) = insist!(self, self.join_once(&wish))?;
+        if fresh {
+            self.note(Record::Accepted {
+                concert: wish.concert.into(),
+                reservation: joined.reservation.clone(),
+                user: user_id.into(),
+                request_id: wish.request_id.to_string(),
+                quantity: wish.quantity,
+            })?;
+            scene.tally.accepted.fetch_add(1, Relaxed);
+        }
+        Ok(joined)
+    }
+
+    async fn join_once(&self, wish: &Wish<'_>) -> Result<(Joined, bool), CallError> {
+        let sent = Instant::now();
+        let answer = if self.user.doubles {
+            both(tokio::join!(self.phone.join(&self.session, wish), self.phone.join(&self.session, wish)))?
+        } else {
+            self.phone.join(&self.session, wish).await?
+        };
+        self.scene.tally.latency(sent.elapsed());
+        Ok(answer)
+    }
+
+    fn note(&self, record: Record) -> Result<(), CallError> {
+        self.scene.journal.note(&record).map_err(|e| CallError::Broken(format!("{e:#}")))
+    }
+
+    async fn cancel(&mut self, reservation: &str) -> Result<Reservation, CallError> {
+        insist!(self, self.phone.cancel(&self.session, reservation))
+    }
+
+    async fn poll(&mut self, reservation: &str) -> Result<Reservation, CallError> {
+        self.scene.tally.polls.fetch_add(1, Relaxed);
+        insist!(self, self.phone.poll(&self.session, reservation))
+    }
+
+    /// Polls as told until a final state, doing once, when held, what this buyer does.
+    async fn wait_and_act(&mut self, joined: Joined) -> Result<Reservation, CallError> {
+        let mut wait_ms = joined.poll_after_ms.unwrap_or(1_000);
+        let mut acted = false;
+        loop {
+            let wait = Duration::from_millis(wait_ms).mul_f64(self.patience.draws.random_range(1.0..1.2));
+            if Instant::now() + wait > self.scene.until {
+                return self.poll(&joined.reservation).await;
+            }
+            sleep(wait).await;
+            let mut seen = self.poll(&joined.reservation).await?;
+            if seen.status == "held" && !acted {
+                acted = true;
+                if let Some(after) = self.act(&joined.reservation).await? {
+                    seen = after;
+                }
+            }
+            if seen.is_final() {
+                return Ok(seen);
+            }
+            wait_ms = seen.poll_after_ms.unwrap_or(1_000);
+        }
+    }
+
+    async fn act(&mut self, reservation: &str) -> Result<Option<Reservation>, CallError> {
+        match self.user.behaviour {
+            Behaviour::Lapses => {}
+            Behaviour::Cancels => return self.cancel(reservation).await.map(Some),
+            Behaviour::StartsAndLapses => {
+                self.start(reservation).await?;
+            }
+            Behaviour::Pays => self.pay(reservation, &["pm_card_visa"]).await?,
+            Behaviour::PaysSlowly => self.pay(reservation, &["pm_card_processing"]).await?,
+            Behaviour::DeclinedThenPays => {
+                self.pay(reservation, &["pm_card_visa_chargeDeclined", "pm_card_visa"]).await?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Starts the payment; `None` when the hold ended first.
+    async fn start(&mut self, reservation: &str) -> Result<Option<super::client::Payment>, CallError> {
+        match insist!(self, self.phone.payment(&self.session, reservation)) {
+            Ok(payment) => Ok(Some(payment)),
+            Err::<_, CallError>(error) if error.code() == "conflict" => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn pay(&mut self, reservation: &str, methods: &[&str]) -> Result<(), CallError> {
+        let Some(payment) = self.start(reservation).await? else { return Ok(()) };
+        for method in methods {
+            // A provider that does not answer may have taken the money: the hold's own end settles that.
+            match insist!(self, self.phone.confirm(&payment, method)) {
+                Ok(true) => {
+                    self.note(Record::Paid { reservation: reservation.into(), intent: payment.intent.clone() })?;
+                    return Ok(());
+                }
+                Ok(false) => {}
+                Err::<_, CallError>(error) => {
+                    self.scene.tally.problem(&error);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn ended(&self, seen: Reservation) -> Result<Outcome, CallError> {
+        self.note(Record::Ended {
+            reservation: seen.reservation.clone(),
+            status: seen.status.clone(),
+            tickets: seen.tickets.clone(),
+        })?;
+        Outcome::of(&seen)
+    }
+}
+
+impl Patience {
+    /// Waits before the call is repeated, or gives the error back where repeating is not allowed or too late.
+    async fn wait(&mut self, scene: &Scene, error: CallError) -> Result<(), CallError> {
+        let wait = error.retry_after().unwrap_or(self.backoff).mul_f64(self.draws.random_range(1.0..1.5));
+        if !error.retryable() || Instant::now() + wait > scene.until {
+            return Err(error);
+        }
+        scene.tally.repeats.fetch_add(1, Relaxed);
+        sleep(wait).await;
+        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        Ok(())
+    }
+}
+
+type JoinAnswer = Result<(Joined, bool), CallError>;
+
+/// Two joins sent at once with one request id must lead to one place, given once.
+fn both((first, second): (JoinAnswer, JoinAnswer)) -> JoinAnswer {
+    match (first, second) {
+        (Ok((a, a_fresh)), Ok((b, b_fresh))) => {
+            if a.reservation != b.reservation {
+                return Err(CallError::Broken(format!("one request, two places: {} {}", a.reservation, b.reservation)));
+            }
+            if a_fresh && b_fresh {
+                return Err(CallError::Broken(format!("one request accepted twice: {}", a.reservation)));
+            }
+            Ok((a, a_fresh || b_fresh))
+        }
+        (Ok(answer), Err(_)) | (Err(_), Ok(answer)) => Ok(answer),
+        (Err(error), Err(_)) => Err(error),
+    }
+}

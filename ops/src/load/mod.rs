@@ -1,0 +1,216 @@
+//! `ops load`: an open-loop crowd that joins, polls, pays, lapses and cancels, and then holds the books to account.
+//!
+//! One task per buyer; the crowd's plan fixes every arrival beforehand, so a slow server meets the same crowd.
+
+pub mod buyer;
+pub mod client;
+pub mod journal;
+pub mod plan;
+pub mod tally;
+
+use anyhow::{Context, Result, bail};
+use buyer::Scene;
+use client::Phone;
+use indicatif::{ProgressBar, ProgressStyle};
+use journal::Journal;
+use plan::{Crowd, Curve};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use tally::{Outcome, Report, Tally};
+
+/// Where the crowd goes.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Name and public base URL of every region.
+    pub regions: Vec<(String, String)>,
+    /// Base URL of the sandbox provider, if payments go there.
+    pub sandbox: Option<String>,
+    /// Folder for the crowd's record.
+    pub records: PathBuf,
+}
+
+/// What the crowd is like, as given on the command line.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Concert to buy tickets for
+    #[arg(long)]
+    pub concert: String,
+    /// Buyers
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub users: u64,
+    /// Everything random is drawn from this
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How the buyers spread over regions, such as east=8,west=1 (default: evenly)
+    #[arg(long)]
+    pub spread: Option<String>,
+    /// Time over which they arrive
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub over: Duration,
+    /// How they arrive
+    #[arg(long, value_enum, default_value_t = Curve::Spike)]
+    pub curve: Curve,
+    /// Share that lets the hold lapse
+    #[arg(long, default_value_t = 0.1, value_parser = share)]
+    pub lapse: f64,
+    /// Share that cancels
+    #[arg(long, default_value_t = 0.05, value_parser = share)]
+    pub cancel: f64,
+    /// Share that sends every join twice at once with the same request id
+    #[arg(long, default_value_t = 0.1, value_parser = share)]
+    pub double: f64,
+    /// When everybody goes home, whatever they have by then
+    #[arg(long, default_value = "15m", value_parser = humantime::parse_duration)]
+    pub until: Duration,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("a share is a number from 0 to 1".into()),
+    }
+}
+
+/// What the crowd did.
+pub struct Done {
+    /// Counts and latencies, with `books` not looked at yet.
+    pub tally: Arc<Scene>,
+    /// The crowd's record.
+    pub record: PathBuf,
+    /// From the first arrival to the last end.
+    pub elapsed: Duration,
+}
+
+impl Done {
+    /// The report, once the books were looked at.
+    pub fn report(&self, users: u64, books_ok: bool) -> Report {
+        self.tally.tally.report(users, self.elapsed, if books_ok { "ok" } else { "broken" })
+    }
+}
+
+/// Runs a crowd to its end. Progress goes to standard error when `progress`.
+pub async fn run(target: &Target, options: &Options, progress: bool) -> Result<Done> {
+    if options.lapse + options.cancel > 1.0 {
+        bail!("--lapse and --cancel together are more than 1");
+    }
+    let http = http_client()?;
+    let shown = concert(&http, target, &options.concert).await?;
+    let crowd = Crowd {
+        users: options.users,
+        seed: options.seed,
+        spread: spread(target, options.spread.as_deref())?,
+        tiers: shown.tiers.len(),
+        quantity_max: shown.max_per_order.min(shown.max_per_person),
+        over: options.over,
+        curve: options.curve,
+        lapse: options.lapse,
+        cancel: options.cancel,
+        double: options.double,
+    };
+    let record = record_path(&target.records, &options.concert)?;
+    let phones = target
+        .regions
+        .iter()
+        .map(|(_, url)| Phone::new(http.clone(), url.clone(), target.sandbox.clone()))
+        .collect();
+    let started = Instant::now();
+    let scene = Arc::new(Scene {
+        concert: options.concert.clone(),
+        tiers: shown.tiers.into_iter().map(|tier| tier.tier).collect(),
+        phones,
+        started,
+        until: started + options.until,
+        journal: Journal::create(&record)?,
+        tally: Tally::default(),
+    });
+    let buyers: Vec<_> =
+        crowd.plan().into_iter().map(|user| tokio::spawn(buyer::live(Arc::clone(&scene), user))).collect();
+    watch(&scene, options.users, progress).await;
+    for buyer in buyers {
+        buyer.await.context("a buyer's task ended badly")?;
+    }
+    scene.journal.flush()?;
+    Ok(Done { tally: scene, record, elapsed: started.elapsed() })
+}
+
+fn http_client() -> Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .timeout(Duration::from_secs(20))
+        .pool_max_idle_per_host(2_000)
+        .pool_idle_timeout(Duration::from_secs(20))
+        .no_proxy()
+        .build()
+        .context("building the HTTP client")
+}
+
+#[derive(serde::Deserialize)]
+struct Shown {
+    max_per_order: u8,
+    max_per_person: u8,
+    tiers: Vec<ShownTier>,
+}
+
+#[derive(serde::Deserialize)]
+struct ShownTier {
+    tier: String,
+}
+
+async fn concert(http: &reqwest::Client, target: &Target, concert: &str) -> Result<Shown> {
+    let Some((_, url)) = target.regions.first() else { bail!("this cluster has no region") };
+    let answer = http
+        .get(format!("{url}/v1/concerts/{concert}"))
+        .send()
+        .await
+        .with_context(|| format!("{url} does not answer; is the cluster up? (cargo ops status)"))?;
+    if answer.status() == reqwest::StatusCode::NOT_FOUND {
+        bail!("there is no concert {concert:?}; cargo ops concert list shows those there are");
+    }
+    answer.error_for_status()?.json().await.context("reading the concert")
+}
+
+fn spread(target: &Target, spread: Option<&str>) -> Result<Vec<f64>> {
+    let Some(spread) = spread else { return Ok(vec![1.0; target.regions.len()]) };
+    let mut weights = vec![0.0; target.regions.len()];
+    for part in spread.split(',') {
+        let weight = part.split_once('=').and_then(|(name, weight)| Some((name, weight.parse::<f64>().ok()?)));
+        let Some((name, weight)) = weight.filter(|(_, weight)| weight.is_finite() && *weight >= 0.0) else {
+            bail!("--spread takes REGION=WEIGHT,…, got {part:?}");
+        };
+        let Some(index) = target.regions.iter().position(|(region, _)| region == name) else {
+            let known: Vec<&str> = target.regions.iter().map(|(region, _)| region.as_str()).collect();
+            bail!("--spread names region {name:?}; there are {}", known.join(", "));
+        };
+        weights[index] = weight;
+    }
+    if weights.iter().sum::<f64>() <= 0.0 {
+        bail!("--spread sends nobody anywhere");
+    }
+    Ok(weights)
+}
+
+fn record_path(records: &Path, concert: &str) -> Result<PathBuf> {
+    std::fs::create_dir_all(records).with_context(|| format!("creating {}", records.display()))?;
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis();
+    Ok(records.join(format!("{concert}-{since}.jsonl")))
+}
+
+async fn watch(scene: &Scene, users: u64, progress: bool) {
+    let bar = if progress { ProgressBar::new(users) } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} {bar:30} {pos}/{len} answered  {msg}") {
+        bar.set_style(style);
+    }
+    while scene.tally.ended_total() < users {
+        bar.set_position(scene.tally.ended_total());
+        bar.set_message(format!(
+            "{} accepted, {} sold, {} rejected, {} errors",
+            scene.tally.accepted.load(Relaxed),
+            scene.tally.count(Outcome::Sold),
+            scene.tally.count(Outcome::Rejected),
+            scene.tally.count(Outcome::Error),
+        ));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    bar.finish_and_clear();
+}
