@@ -6,3 +6,4 @@ pub mod bench;
 pub mod load;
 pub mod local;
 pub mod sandbox;
+pub mod verify;

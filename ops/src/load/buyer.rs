@@ -83,8 +83,7 @@ pub async fn live(scene: Arc<Scene>, user: User) {
 async fn evening(scene: &Scene, user: &User) -> Result<Outcome, CallError> {
     let phone = &scene.phones[user.region];
     let patience = Patience { backoff: BACKOFF, draws: SmallRng::seed_from_u64(user.seed) };
-    let mut buyer =
-        Buyer { user, scene, phone, session: String::new(), patience };
+    let mut buyer = Buyer { user, scene, phone, session: String::new(), patience };
     let session = insist!(buyer, phone.session())?;
     buyer.session = session.session;
     let joined = buyer.join(&session.user_id).await?;

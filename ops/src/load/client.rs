@@ -251,6 +251,7 @@ fn expect<T: for<'a> Deserialize<'a>>(status: StatusCode, allowed: &[StatusCode]
     if !allowed.contains(&status) {
         return Err(CallError::Broken(format!("unexpected {status}")));
     }
-    serde_json::from_slice(body)
-        .map_err(|e| CallError::Broken(format!("{status} with an unreadable body ({e}): {}", String::from_utf8_lossy(body))))
+    serde_json::from_slice(body).map_err(|e| {
+        CallError::Broken(format!("{status} with an unreadable body ({e}): {}", String::from_utf8_lossy(body)))
+    })
 }

@@ -110,11 +110,8 @@ pub async fn run(target: &Target, options: &Options, progress: bool) -> Result<D
         double: options.double,
     };
     let record = record_path(&target.records, &options.concert)?;
-    let phones = target
-        .regions
-        .iter()
-        .map(|(_, url)| Phone::new(http.clone(), url.clone(), target.sandbox.clone()))
-        .collect();
+    let phones =
+        target.regions.iter().map(|(_, url)| Phone::new(http.clone(), url.clone(), target.sandbox.clone())).collect();
     let started = Instant::now();
     let scene = Arc::new(Scene {
         concert: options.concert.clone(),

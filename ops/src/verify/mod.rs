@@ -1,0 +1,261 @@
+//! `ops verify`: the books, from outside.
+//!
+//! Reads every region's rows, the crowd's own record of every `202` and the payment provider's own record of every
+//! payment, and recomputes everything. It trusts no counter that it can add up itself, and it changes nothing.
+
+pub mod books;
+pub mod crowd;
+pub mod money;
+pub mod people;
+pub mod problem;
+pub mod tickets_move;
+
+use crate::load::journal::{self, Record};
+use crate::sandbox::{PaymentRow as ProviderRow, PaymentsPage};
+use anyhow::{Context, Result, bail};
+use books::{AdminAccess, Books};
+use problem::{Found, Problem};
+use region_api::wire::{ConcertList, NodeStatus};
+use region_api::{ConcertName, KeyRing};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// What to read.
+pub struct Sources {
+    /// Every region's admin interface.
+    pub regions: Vec<AdminAccess>,
+    /// The sandbox provider's base URL and control token, where payments go there.
+    pub provider: Option<(String, String)>,
+    /// The crowd's records.
+    pub records: Vec<PathBuf>,
+    /// Keys that sign reservation ids.
+    pub ring: KeyRing,
+    /// Only this concert; all when absent.
+    pub concert: Option<ConcertName>,
+}
+
+/// Everything that was read.
+pub struct Evidence {
+    /// Books of every concert in every region.
+    pub books: Vec<Books>,
+    /// What every region says of itself now.
+    pub status: Vec<NodeStatus>,
+    /// The provider's payments, if it could be asked.
+    pub provider: Option<Vec<ProviderRow>>,
+    /// The crowd's records.
+    pub records: Vec<Record>,
+    /// Keys that sign reservation ids.
+    pub ring: KeyRing,
+}
+
+/// What `ops verify --json` prints.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verdict {
+    /// Whether nothing is wrong.
+    pub ok: bool,
+    /// What is.
+    pub problems: Vec<Problem>,
+    /// Where the tickets are.
+    pub concerts: Vec<TierBooks>,
+    /// How much was looked at.
+    pub looked_at: LookedAt,
+}
+
+/// One tier over all regions.
+#[derive(Debug, Clone, Serialize)]
+pub struct TierBooks {
+    /// Concert.
+    pub concert: String,
+    /// Tier.
+    pub tier: String,
+    /// Tickets that there are.
+    pub total: u64,
+    /// Tickets that no region holds; 0 without an arbiter.
+    pub pool: u64,
+    /// Per region.
+    pub regions: BTreeMap<String, RegionTier>,
+}
+
+/// One tier in one region, recomputed from its ledger.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct RegionTier {
+    /// Tickets ever granted.
+    pub granted: i64,
+    /// Tickets ever returned.
+    pub returned: i64,
+    /// Tickets on hold.
+    pub held: i64,
+    /// Tickets ever sold.
+    pub sold: i64,
+    /// Of those, refunded.
+    pub refunded: i64,
+    /// Tickets that may be held.
+    pub available: i64,
+}
+
+/// How much an audit looked at: a verdict over nothing should look like one.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct LookedAt {
+    /// Ledger rows.
+    pub ledger_rows: usize,
+    /// Reservation rows.
+    pub reservations: usize,
+    /// Tickets.
+    pub tickets: usize,
+    /// Payments in the books.
+    pub payments: usize,
+    /// Payments in the provider's record; none when there was no provider to ask.
+    pub provider_payments: Option<usize>,
+    /// Joins answered `202`, by the crowd's records.
+    pub accepted: u64,
+}
+
+/// Reads everything.
+pub async fn gather(http: &reqwest::Client, sources: Sources) -> Result<Evidence> {
+    if sources.regions.is_empty() {
+        bail!("there is no region to verify");
+    }
+    let mut books = Vec::new();
+    let mut status = Vec::new();
+    for access in &sources.regions {
+        for concert in concerts(http, access, sources.concert.as_ref()).await? {
+            books.push(Books::read(http, access, &concert).await?);
+        }
+        status.push(admin(http, access, "/v1/status").await?);
+    }
+    if let (true, Some(concert)) = (books.is_empty(), &sources.concert) {
+        bail!("no region knows a concert {concert}");
+    }
+    let provider = match &sources.provider {
+        Some((url, token)) => Some(provider(http, url, token).await?),
+        None => None,
+    };
+    let mut records = Vec::new();
+    for path in &sources.records {
+        records.extend(journal::read(path)?);
+    }
+    if let Some(concert) = &sources.concert {
+        keep_concert(&mut records, concert);
+    }
+    Ok(Evidence { books, status, provider, records, ring: sources.ring })
+}
+
+/// Leaves out what a record says about other concerts.
+fn keep_concert(records: &mut Vec<Record>, concert: &ConcertName) {
+    let ours: BTreeSet<String> = records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Accepted { concert: of, reservation, .. } if of == concert.as_str() => Some(reservation.clone()),
+            _ => None,
+        })
+        .collect();
+    records.retain(|record| match record {
+        Record::Accepted { concert: of, .. } => of == concert.as_str(),
+        Record::Ended { reservation, .. } | Record::Paid { reservation, .. } => ours.contains(reservation),
+    });
+}
+
+async fn concerts(
+    http: &reqwest::Client,
+    access: &AdminAccess,
+    only: Option<&ConcertName>,
+) -> Result<Vec<ConcertName>> {
+    let list: ConcertList = admin(http, access, "/v1/concerts").await?;
+    Ok(list.concerts.into_iter().map(|concert| concert.concert).filter(|c| only.is_none_or(|only| only == c)).collect())
+}
+
+async fn admin<T: for<'a> serde::Deserialize<'a>>(
+    http: &reqwest::Client,
+    access: &AdminAccess,
+    path: &str,
+) -> Result<T> {
+    let answer = http
+        .get(format!("{}{path}", access.url))
+        .bearer_auth(&access.token)
+        .send()
+        .await
+        .with_context(|| format!("region {} ({}) does not answer", access.region, access.url))?;
+    let status = answer.status();
+    let body = answer.bytes().await?;
+    if !status.is_success() {
+        bail!("region {} answered {status} to {path}: {}", access.region, String::from_utf8_lossy(&body));
+    }
+    serde_json::from_slice(&body).with_context(|| format!("region {}: {path} cannot be read", access.region))
+}
+
+async fn provider(http: &reqwest::Client, url: &str, token: &str) -> Result<Vec<ProviderRow>> {
+    let mut rows = Vec::new();
+    let mut after = Some(0);
+    while let Some(from) = after {
+        let page: PaymentsPage = http
+            .get(format!("{url}/control/payments"))
+            .query(&[("after", from)])
+            .bearer_auth(token)
+            .send()
+            .await
+            .with_context(|| format!("the payment provider ({url}) does not answer"))?
+            .error_for_status()?
+            .json()
+            .await?;
+        rows.extend(page.payments);
+        after = page.next;
+    }
+    Ok(rows)
+}
+
+/// Judges. Pure: the same evidence gives the same verdict.
+pub fn audit(evidence: &Evidence) -> Verdict {
+    let mut found = Found::default();
+    for books in &evidence.books {
+        tickets_move::invariant_conservation(books, &mut found);
+        tickets_move::invariant_state_is_in_the_ledger(books, &mut found);
+        tickets_move::invariant_book_numbers(books, &mut found);
+        tickets_move::invariant_folds(books, &mut found);
+        tickets_move::invariant_tickets(books, &mut found);
+        people::invariant_limits(books, &mut found);
+        people::invariant_one_place(books, &mut found);
+        people::invariant_cursors(books, &mut found);
+        people::invariant_closed(books, &mut found);
+        money::invariant_payments(books, &mut found);
+    }
+    if let Some(provider) = &evidence.provider {
+        money::invariant_provider(&evidence.books, provider, &mut found);
+    }
+    let accepted =
+        crowd::invariant_accepted(&evidence.books, &evidence.status, &evidence.records, &evidence.ring, &mut found);
+    let problems = found.finish();
+    Verdict {
+        ok: problems.is_empty(),
+        problems,
+        concerts: tiers(&evidence.books),
+        looked_at: LookedAt {
+            ledger_rows: evidence.books.iter().map(|books| books.ledger.len()).sum(),
+            reservations: evidence.books.iter().map(|books| books.reservations.len()).sum(),
+            tickets: evidence.books.iter().map(|books| books.tickets.len()).sum(),
+            payments: evidence.books.iter().map(|books| books.payments.len()).sum(),
+            provider_payments: evidence.provider.as_ref().map(Vec::len),
+            accepted,
+        },
+    }
+}
+
+fn tiers(all: &[Books]) -> Vec<TierBooks> {
+    let mut tiers: BTreeMap<(String, usize), TierBooks> = BTreeMap::new();
+    for books in all {
+        let sums = tickets_move::tier_sums(books);
+        for (number, tier) in books.state.definition.tiers.iter().enumerate() {
+            let row = tiers.entry((books.state.concert.to_string(), number)).or_insert_with(|| TierBooks {
+                concert: books.state.concert.to_string(),
+                tier: tier.tier.to_string(),
+                total: 0,
+                pool: 0,
+                regions: BTreeMap::new(),
+            });
+            // Standalone regions each sell a total of their own.
+            row.total += tier.total;
+            row.regions.insert(books.state.region.to_string(), sums.get(&(number as i16)).copied().unwrap_or_default());
+        }
+    }
+    tiers.into_values().collect()
+}
