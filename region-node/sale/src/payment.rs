@@ -33,8 +33,9 @@ pub struct Facts {
     pub state: State,
     /// The reservation is sold, or was, by this very payment.
     pub sold_by_this: bool,
-    /// This payment's refund is already decided.
-    pub refund_decided: bool,
+    /// This payment's refund is decided already, or the money is known to have gone back: it can buy nothing any more.
+    /// (News come in any order: a refund may be heard of before its success.)
+    pub money_back: bool,
     /// Amount and currency are what the reservation costs.
     pub amount_right: bool,
     /// It was held and sold again before.
@@ -90,14 +91,14 @@ pub fn decide(news: News, facts: &Facts) -> Action {
         // It stays held until its time is up, and may be paid again.
         News::Failed | News::Processing | News::Cancelled => Action::Nothing,
         News::TakenBack if facts.state == State::Sold && facts.sold_by_this => Action::TakeBack,
-        // A refund of ours, or of something that bought nothing.
+        // A refund of ours, or of something that bought nothing. The caller notes it, see `Facts::money_back`.
         News::TakenBack => Action::Nothing,
         News::Succeeded => succeeded(facts),
     }
 }
 
 fn succeeded(facts: &Facts) -> Action {
-    if facts.refund_decided || facts.sold_by_this {
+    if facts.money_back || facts.sold_by_this {
         return Action::Nothing;
     }
     match facts.state {
@@ -149,8 +150,9 @@ impl Answer {
 pub enum Expiry {
     /// Cancel the intent at the provider, then ask here again with its answer.
     CancelIntent,
-    /// Sell: it was paid in time.
-    Sell,
+    /// It was paid: ask [`decide`] about that success. If that does not sell (the amount is wrong, the money has gone
+    /// back), give the tickets back.
+    Paid,
     /// Extend the hold; only ever once.
     Extend,
     /// Keep the tickets and ask again later.
@@ -162,7 +164,7 @@ pub enum Expiry {
 /// What to do with an expiring hold; `extended`: had its one extension, `past_cap`: its stock was kept as long as it may.
 pub fn expiring(answer: Answer, extended: bool, past_cap: bool) -> Expiry {
     match answer {
-        Answer::Succeeded => Expiry::Sell,
+        Answer::Succeeded => Expiry::Paid,
         Answer::Cancelled => Expiry::Recycle,
         Answer::Open => Expiry::CancelIntent,
         Answer::Processing | Answer::CannotCancel | Answer::Unreachable if past_cap => Expiry::Recycle,
