@@ -1,0 +1,5 @@
+//! The region's HTTP interfaces, public and admin.
+
+mod serve;
+
+pub use serve::{ServeConfig, serve};

@@ -1,0 +1,58 @@
+//! Every bound of a region node, each with why it is what it is. Nothing here is computed. Bounds of what is sent and
+//! signed are in `region_api::limits`.
+
+use std::time::Duration;
+
+/// Longest webhook body, bytes: Stripe's events with expanded objects are larger than what users send.
+pub const WEBHOOK_MAX_BYTES: usize = 256 * 1024;
+/// A body must be here this long after its headers: a phone on a bad line needs a second, an attacker gets no more.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Headers must be complete, or the next request on an idle connection begun, this soon: what a slow sender holds is
+/// one connection for as long.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of request line and headers: two cookies, a bearer token and what browsers add fit four times.
+pub const HEADER_MAX_BYTES: usize = 16 * 1024;
+/// Open connections per listener: each costs about 10 KiB, so this many about 650 MiB.
+pub const CONNECTIONS_MAX: usize = 65_536;
+/// Requests being answered at once, of all kinds: beyond it a request waits longer than its sender does.
+pub const INFLIGHT_MAX: usize = 30_000;
+/// Event streams per node: each is a task and a timer for as long as somebody watches.
+pub const STREAMS_MAX: usize = 10_000;
+/// Requests being passed on to other regions at once: a slow peer must not eat the node.
+pub const FORWARDS_MAX: usize = 2_000;
+/// A peer that has not answered by then counts as down.
+pub const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a draining node waits for requests under way.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Polls of one reservation by its owner within [`POLL_WINDOW`]; one more voids it.
+pub const POLLS_MAX: usize = 20;
+/// See [`POLLS_MAX`].
+pub const POLL_WINDOW: Duration = Duration::from_secs(10);
+/// What a refused client is told to wait when the node is full.
+pub const OVERLOAD_RETRY: Duration = Duration::from_secs(2);
+/// A challenge must be solved within this; also how long its nonce is remembered as used.
+pub const CHALLENGE_LIFE: Duration = Duration::from_secs(300);
+/// Zero bits of a challenge: about a million hashes, a second of a phone.
+pub const CHALLENGE_BITS: u8 = 18;
+/// The identity provider's keys are fetched again after this.
+pub const JWKS_FRESH: Duration = Duration::from_secs(600);
+/// A token with an unknown key id makes us fetch keys again, but not more often than this.
+pub const JWKS_RETRY: Duration = Duration::from_secs(15);
+/// How often a node reads the catalog and the stock anew.
+pub const CATALOG_REFRESH: Duration = Duration::from_secs(1);
+/// Status look-ups gather for this long before one query answers them all.
+pub const STATUS_GATHER: Duration = Duration::from_millis(2);
+/// Status look-ups in one query.
+pub const STATUS_BATCH_MAX: usize = 1_000;
+/// Status look-ups that may wait; more are refused.
+pub const STATUS_QUEUE_MAX: usize = 20_000;
+/// A row read for one poll serves the next ones for this long.
+pub const STATUS_FRESH: Duration = Duration::from_millis(900);
+/// Cached rows per node (about 200 bytes each).
+pub const STATUS_CACHE_MAX: usize = 500_000;
+/// Poll after this long when near the head of the queue …
+pub const POLL_AFTER_MIN: Duration = Duration::from_secs(5);
+/// … and after this long when far back.
+pub const POLL_AFTER_MAX: Duration = Duration::from_secs(30);
+/// Longest `x-request-id` taken over from a client, bytes.
+pub const REQUEST_ID_MAX_BYTES: usize = 64;
