@@ -3,7 +3,10 @@
 //! Stands on the pure crates and on the public interfaces of running servers; never on a server's inside.
 
 pub mod bench;
+pub mod cli;
+pub mod cluster;
 pub mod load;
 pub mod local;
+pub mod output;
 pub mod sandbox;
 pub mod verify;

@@ -1,3 +1,8 @@
 //! `cargo ops …`.
 
-fn main() {}
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    ops::cli::main()
+}

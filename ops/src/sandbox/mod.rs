@@ -7,6 +7,7 @@
 
 mod account;
 mod api;
+pub mod command;
 mod control;
 mod errors;
 pub mod faults;

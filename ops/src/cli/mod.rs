@@ -1,0 +1,77 @@
+//! The command line: what there is, and which exit code it ends with.
+//!
+//! Exit codes everywhere: 0 done, 1 a check failed (or anything else went wrong), 2 wrong usage, 3 the cluster cannot be
+//! reached. A subcommand is a module with `Args` and `run`; results go to standard output, see [`crate::output`].
+
+mod failure;
+
+pub use failure::Failure;
+
+use crate::cluster::home::Home;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Starts, drives, measures, breaks and checks Boxoffice clusters.
+#[derive(Debug, Parser)]
+#[command(name = "cargo ops", bin_name = "cargo ops", version, about, max_term_width = 100)]
+struct Cli {
+    /// Print the result as JSON, and nothing else on standard output
+    #[arg(long, global = true)]
+    json: bool,
+    /// State folder of the local cluster [default: .boxoffice in the source tree]
+    #[arg(long, global = true, env = "BOXOFFICE_HOME", value_name = "FOLDER")]
+    home: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Payment provider that moves no money
+    Sandbox(crate::sandbox::command::Args),
+}
+
+/// What every subcommand is given.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Whether the result is to be JSON.
+    pub json: bool,
+    /// The local cluster's state folder.
+    pub home: Home,
+}
+
+/// Parses the command line, runs the command, and says how it ended.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            crate::output::note(format_args!("error: {error:#}"));
+            ExitCode::from(Failure::exit_code(&error))
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let context = Context { json: cli.json, home: Home::new(cli.home)? };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(dispatch(&context, cli.command))
+}
+
+async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Sandbox(args) => crate::sandbox::command::run(context, args).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}
