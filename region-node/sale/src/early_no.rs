@@ -66,7 +66,7 @@ pub enum Chance {
 }
 
 /// What one tier looks like to those who wait for it.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outlook {
     /// Free here now.
     pub available: u64,
@@ -74,8 +74,8 @@ pub struct Outlook {
     pub held: u64,
     /// Unsold elsewhere: other regions and the pool.
     pub elsewhere: u64,
-    /// Share of holds that get paid, 0..=1.
-    pub paid_share: f64,
+    /// Holds that get paid, of a thousand; more counts as all.
+    pub paid_permille: u16,
 }
 
 /// Chance of somebody before whom people want `ahead` tickets, and who wants `need`.
@@ -83,11 +83,13 @@ pub struct Outlook {
 /// Likely: it fits into what is free plus half of what usually comes back. Unlikely: into twice of that, elsewhere
 /// included. Never better for somebody further back.
 pub fn chance(ahead: u64, need: u16, outlook: &Outlook) -> Chance {
-    let wanted = ahead.saturating_add(u64::from(need)) as f64;
-    let comes_back = outlook.held as f64 * (1.0 - outlook.paid_share.clamp(0.0, 1.0));
-    if wanted <= outlook.available as f64 + comes_back / 2.0 {
+    // In half thousandths of a ticket, and wide: whole numbers, so that equal questions get equal answers everywhere.
+    let tickets = |count: u64| u128::from(count) * 2_000;
+    let wanted = tickets(ahead) + tickets(need.into());
+    let comes_back = u128::from(outlook.held) * u128::from(1_000 - outlook.paid_permille.min(1_000));
+    if wanted <= tickets(outlook.available) + comes_back {
         Chance::Likely
-    } else if wanted <= outlook.available as f64 + outlook.elsewhere as f64 + comes_back * 2.0 {
+    } else if wanted <= tickets(outlook.available) + tickets(outlook.elsewhere) + comes_back * 4 {
         Chance::Unlikely
     } else {
         Chance::Slight
