@@ -6,6 +6,9 @@
 --   * The CHECKs of `quota` make an oversell impossible even for a wrong program; its columns only ever grow.
 --   * `ledger` is append-only. Whatever moves a ticket writes a row here in the same transaction.
 --
+-- The tables that the allocator fills (reservation, ledger, waiting) have no foreign keys: each would cost a look-up and
+-- a row lock per reservation, and concerts and tiers are never deleted. `quota`, whose rows are few, keeps its own.
+--
 -- `entry` is a reservation's number within its concert and region: shard << 52 | generation << 40 | sequence.
 
 CREATE TYPE reservation_state AS ENUM
@@ -57,9 +60,9 @@ CREATE TABLE tier (
 
 CREATE TABLE book (
     concert_id integer PRIMARY KEY REFERENCES concert,
-    book       bigint NOT NULL DEFAULT 0,
+    book       bigint NOT NULL DEFAULT 0 CHECK (book >= 0),
     halted     text                            -- why nothing may be held, if so
-);
+) WITH (fillfactor = 20);                      -- updated by every batch: keep its versions on one page
 
 -- The holder's row of the quota protocol, one per tier.
 CREATE TABLE quota (
@@ -79,7 +82,7 @@ CREATE TABLE quota (
     CONSTRAINT available_not_negative CHECK (granted - returned - held_in + released + refunded >= 0),
     CONSTRAINT held_not_negative CHECK (held_in - released - sold >= 0),
     CONSTRAINT refunded_at_most_sold CHECK (refunded <= sold)
-);
+) WITH (fillfactor = 20);
 
 CREATE FUNCTION quota_only_grows() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -104,13 +107,27 @@ CREATE TABLE queue_generation (
     lost_at      timestamptz,                  -- set when a newer generation replaced it
     survived_seq bigint,                       -- of a lost one: the last sequence number still in Redis then
     PRIMARY KEY (concert_id, shard, generation),
+    CHECK (cursor_seq BETWEEN 0 AND tail_seq),
     CHECK ((lost_at IS NULL) = (survived_seq IS NULL))
-);
+) WITH (fillfactor = 20);
+-- One living generation per shard.
+CREATE UNIQUE INDEX queue_generation_current ON queue_generation (concert_id, shard) WHERE lost_at IS NULL;
+
+CREATE FUNCTION cursor_only_grows() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.cursor_seq < OLD.cursor_seq OR NEW.tail_seq < OLD.tail_seq THEN
+        RAISE EXCEPTION 'queue of concert % shard % generation %: it would go back', OLD.concert_id, OLD.shard,
+            OLD.generation USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER cursor_only_grows BEFORE UPDATE ON queue_generation
+    FOR EACH ROW EXECUTE FUNCTION cursor_only_grows();
 
 -- One row per decided reservation. A reservation is `queued` as long as it has no row here (see `waiting`,
 -- `rejected_range`); whoever inserts the row first decides what it becomes.
 CREATE TABLE reservation (
-    concert_id      integer NOT NULL REFERENCES concert,
+    concert_id      integer NOT NULL,
     entry           bigint NOT NULL CHECK (entry >= 0),
     user_hash       uuid NOT NULL,
     request_id      uuid,                      -- NULL only where a signed id was all that was left
@@ -130,23 +147,25 @@ CREATE TABLE reservation (
     book            bigint,                    -- book number that held it
     changed_at      timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (concert_id, entry),
-    FOREIGN KEY (concert_id, tier) REFERENCES tier,
     CHECK (state NOT IN ('held', 'expiring', 'sold', 'refunded', 'expired')
            OR (tier IS NOT NULL AND amount IS NOT NULL AND held_at IS NOT NULL AND hold_expires_at IS NOT NULL
                AND book IS NOT NULL)),
     CHECK ((state = 'alias') = (alias_of IS NOT NULL))
 );
 CREATE UNIQUE INDEX reservation_request ON reservation (concert_id, user_hash, request_id) WHERE state <> 'alias';
+-- (What somebody has bought is found through the index above: one index less to fill for every hold.)
 CREATE UNIQUE INDEX reservation_active ON reservation (concert_id, user_hash) WHERE state IN ('held', 'expiring');
-CREATE INDEX reservation_sold ON reservation (concert_id, user_hash) WHERE state = 'sold';
 CREATE INDEX reservation_identity ON reservation (concert_id, identity_hash)
     WHERE identity_hash IS NOT NULL AND state IN ('held', 'expiring', 'sold');
 CREATE INDEX reservation_due ON reservation (hold_expires_at) WHERE state IN ('held', 'expiring');
 CREATE UNIQUE INDEX reservation_intent ON reservation (intent) WHERE intent IS NOT NULL;
+-- Who left the queue before being decided: nodes read the newest of these instead of asking for every poll.
+CREATE INDEX reservation_left ON reservation (concert_id, changed_at)
+    WHERE state IN ('cancelled', 'voided') AND book IS NULL;
 
 -- Passed over by the allocator because what they want is not there now: one row per tier that they name.
 CREATE TABLE waiting (
-    concert_id    integer NOT NULL REFERENCES concert,
+    concert_id    integer NOT NULL,
     entry         bigint NOT NULL,
     tier          smallint NOT NULL,
     need          smallint NOT NULL CHECK (need >= 1),   -- fewest tickets that it would take
@@ -159,7 +178,8 @@ CREATE TABLE waiting (
     tiers         smallint[] NOT NULL,         -- all of them, in order of preference
     PRIMARY KEY (concert_id, entry, tier)
 );
-CREATE INDEX waiting_order ON waiting (concert_id, tier, arrival_ms, entry) INCLUDE (need);
+-- By need before arrival: with two tickets free, nobody who needs four is looked at.
+CREATE INDEX waiting_order ON waiting (concert_id, tier, need, arrival_ms, entry);
 
 -- "Everybody from here to there is told no", one row per shard instead of a row per person. Applies to entries that
 -- have neither a reservation nor a waiting row. With `unsold`, only to those whom `unsold[tier]` tickets cannot serve
@@ -180,7 +200,7 @@ CREATE TABLE rejected_range (
 
 CREATE TABLE ledger (
     ledger_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    concert_id integer NOT NULL REFERENCES concert,
+    concert_id integer NOT NULL,
     book       bigint,                         -- NULL for a sale: it is folded into `quota` later, see `fold`
     kind       ledger_kind NOT NULL,
     tier       smallint NOT NULL,
@@ -206,6 +226,7 @@ CREATE TABLE unfolded (
     tier       smallint NOT NULL,
     tickets    integer NOT NULL CHECK (tickets > 0)
 );
+CREATE INDEX unfolded_concert ON unfolded (concert_id, ledger_id);
 
 -- Which book number folded a sale in.
 CREATE TABLE fold (

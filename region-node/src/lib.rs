@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod db;
 pub mod failpoints;
 pub mod http;
 pub mod limits;
