@@ -6,66 +6,23 @@
 
 use super::book::{self, Floor};
 use super::{Db, DbError, to_i64, to_u64};
-use region_api::{ConcertName, TierName};
+use crate::queue::ConcertQueue;
+use region_api::body::Checked as _;
+use region_api::wire::{ConcertDefinition, TierDefinition};
+use region_api::{ConcertName, Currency, InvalidField, Money, TierName, Timestamp};
 use tokio_postgres::{Row, Transaction};
-
-/// What an operator defines.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Definition {
-    /// Its name.
-    pub concert: ConcertName,
-    /// Title.
-    pub title: String,
-    /// Where.
-    pub venue: String,
-    /// When the doors open, milliseconds since 1970.
-    pub starts_at_ms: Option<u64>,
-    /// When the sale begins.
-    pub sale_opens_at_ms: u64,
-    /// When it ends; `None`: by hand.
-    pub sale_closes_at_ms: Option<u64>,
-    /// How long a hold lasts.
-    pub hold_ms: u64,
-    /// Tickets in one order.
-    pub max_per_order: u16,
-    /// Tickets of one user over all orders.
-    pub max_per_person: u16,
-    /// Tickets of one identity; `None`: no identity is asked for.
-    pub max_per_identity: Option<u16>,
-    /// Whether guests may buy.
-    pub guests: bool,
-    /// Whether a session needs a solved challenge.
-    pub challenge: bool,
-    /// People are kept waiting up to this multiple of the unsold tickets; `None`: everybody is.
-    pub waitlist_factor: Option<f64>,
-    /// Queue shards. Fixed at creation; ignored on a change.
-    pub shards: u16,
-    /// Tiers; those that exist keep their number whatever the order here.
-    pub tiers: Vec<TierDefinition>,
-}
-
-/// One tier of a [`Definition`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TierDefinition {
-    /// Its name.
-    pub tier: TierName,
-    /// Title.
-    pub title: String,
-    /// Price in minor units.
-    pub price_amount: u64,
-    /// ISO 4217 code.
-    pub price_currency: String,
-    /// Tickets of this tier that this region may sell.
-    pub total: u64,
-}
 
 /// A concert as the database has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConcertRow {
     /// The region's number for it.
     pub concert_id: i32,
-    /// The definition; `tiers[n]` is tier number n.
-    pub definition: Definition,
+    /// Its name.
+    pub concert: ConcertName,
+    /// Queue shards, fixed for ever.
+    pub shards: u16,
+    /// The definition, complete: `tiers[n]` is tier number n.
+    pub definition: ConcertDefinition,
     /// Goes up with every change of the definition or the state.
     pub version: u64,
     /// When everybody who waited was answered, milliseconds since 1970.
@@ -76,6 +33,13 @@ pub struct ConcertRow {
     pub book: u64,
     /// Why nothing may be held, if so.
     pub halted: Option<String>,
+}
+
+impl ConcertRow {
+    /// The concert as the queue sees it.
+    pub fn queue(&self) -> ConcertQueue {
+        ConcertQueue { concert_id: self.concert_id, shards: self.shards }
+    }
 }
 
 /// Why a definition was not taken.
@@ -91,15 +55,9 @@ pub enum PutError {
         /// What the total must be at least.
         in_use: u64,
     },
-    /// A tier that exists is missing in the definition.
-    #[error("tier {0} exists and is missing; set its total to what is sold instead")]
-    TierMissing(TierName),
-    /// More tiers than there are numbers, or none.
-    #[error("a concert has 1 to 64 tiers")]
-    TierCount,
-    /// Two tiers of one name.
-    #[error("tier {0} is named twice")]
-    TierTwice(TierName),
+    /// A bound of the definition, or of what may change in it.
+    #[error("{0}")]
+    Invalid(#[from] InvalidField),
     /// The concert was called off or closed.
     #[error("the concert's sale is over")]
     Over,
@@ -154,23 +112,26 @@ fn concert_row(row: &Row) -> Result<ConcertRow, DbError> {
     let names: Vec<String> = row.get("names");
     let (titles, currencies): (Vec<String>, Vec<String>) = (row.get("titles"), row.get("currencies"));
     let (amounts, totals): (Vec<i64>, Vec<i64>) = (row.get("amounts"), row.get("totals"));
+    let at = |column: &str| ms(column).map(Timestamp::from_ms);
     let mut tiers = Vec::with_capacity(names.len());
     for (index, name) in names.iter().enumerate() {
+        let currency = Currency::new(&currencies[index]).map_err(|error| bad(&error.to_string()))?;
         tiers.push(TierDefinition {
             tier: TierName::new(name).map_err(|error| bad(&error.to_string()))?,
             title: titles[index].clone(),
-            price_amount: to_u64(amounts[index]),
-            price_currency: currencies[index].clone(),
+            price: Money { amount: amounts[index], currency },
             total: to_u64(totals[index]),
         });
     }
-    let definition = Definition {
-        concert: ConcertName::new(row.get("concert")).map_err(|error| bad(&error.to_string()))?,
+    let concert = ConcertName::new(row.get("concert")).map_err(|error| bad(&error.to_string()))?;
+    let shards = small(row.get("shards"))?;
+    let definition = ConcertDefinition {
+        concert: Some(concert.clone()),
         title: row.get("title"),
         venue: row.get("venue"),
-        starts_at_ms: ms("starts_at"),
-        sale_opens_at_ms: ms("sale_opens_at").unwrap_or(0),
-        sale_closes_at_ms: ms("sale_closes_at"),
+        starts_at: at("starts_at"),
+        sale_opens_at: at("sale_opens_at").unwrap_or(Timestamp::from_ms(0)),
+        sale_closes_at: at("sale_closes_at"),
         hold_ms: to_u64(row.get("hold_ms")),
         max_per_order: small(row.get("max_per_order"))?,
         max_per_person: small(row.get("max_per_person"))?,
@@ -178,11 +139,14 @@ fn concert_row(row: &Row) -> Result<ConcertRow, DbError> {
         guests: row.get("guests"),
         challenge: row.get("challenge"),
         waitlist_factor: row.get("waitlist_factor"),
-        shards: small(row.get("shards"))?,
+        shards: Some(shards),
         tiers,
+        weights: None,
     };
     Ok(ConcertRow {
         concert_id: row.get("concert_id"),
+        concert,
+        shards,
         definition,
         version: to_u64(row.get("version")),
         closed_at_ms: ms("closed_at"),
@@ -192,67 +156,70 @@ fn concert_row(row: &Row) -> Result<ConcertRow, DbError> {
     })
 }
 
-/// Creates a concert or changes it; idempotent. `floor` is the highest book number witnessed.
-pub async fn put(db: &Db, definition: &Definition, who: &str, floor: &impl Floor) -> Result<ConcertRow, PutError> {
-    check(definition)?;
+/// Creates a concert or changes it; idempotent. `shards` is for a new concert whose definition does not say; `floor`
+/// knows the highest book number witnessed.
+pub async fn put(
+    db: &Db,
+    concert: &ConcertName,
+    definition: &ConcertDefinition,
+    shards: u16,
+    who: &str,
+    floor: &impl Floor,
+) -> Result<ConcertRow, PutError> {
+    definition.check_name(concert)?;
+    definition.check()?;
+    if let Some(before) = load(db, concert).await? {
+        definition.check_change(&before.definition)?;
+    }
     let mut client = db.client().await?;
     let tx = client.transaction().await?;
-    let (concert_id, changed) = upsert(&tx, definition).await?;
-    let mut touched = changed;
+    let (concert_id, mut changed) = upsert(&tx, concert, definition, shards).await?;
     let known = tiers_of(&tx, concert_id).await?;
-    if let Some((_, name, _)) = known.iter().find(|(_, name, _)| !definition.tiers.iter().any(|t| t.tier == *name)) {
-        return Err(PutError::TierMissing(name.clone()));
-    }
     let mut moves = Vec::new();
-    let mut next = known.len();
-    for tier in &definition.tiers {
-        let (number, total) = match known.iter().find(|(_, name, _)| *name == tier.tier) {
-            Some((number, _, total)) => (*number, *total),
-            None => {
-                next += 1;
-                (i16::try_from(next - 1).map_err(|_| PutError::TierCount)?, 0)
-            }
+    for (index, tier) in definition.tiers.iter().enumerate() {
+        // Under the row's lock now: whoever came between the check above and here is seen.
+        let total = match known.get(index) {
+            Some((name, _)) if *name != tier.tier => return Err(PutError::Db(DbError::Raced)),
+            Some((_, total)) => *total,
+            None => 0,
         };
-        touched |= upsert_tier(&tx, concert_id, number, tier).await?;
+        let number = i16::try_from(index).map_err(|_| DbError::Corrupt("more than 64 tiers".into()))?;
+        changed |= upsert_tier(&tx, concert_id, number, tier).await?;
         let change = to_i64(tier.total) - total;
         if change != 0 {
             moves.push((number, change, tier));
         }
     }
+    if known.len() > definition.tiers.len() {
+        return Err(PutError::Db(DbError::Raced));
+    }
     if !moves.is_empty() {
-        touched = true;
+        changed = true;
         let locked = book::lock(&tx, concert_id, floor.of(concert_id)).await?;
         for (number, change, tier) in moves {
             move_total(&tx, concert_id, locked.book, number, change, tier).await?;
         }
     }
-    if touched {
+    if changed {
         tx.execute("UPDATE concert SET version = version + 1 WHERE concert_id = $1", &[&concert_id]).await?;
-        let what = serde_json::json!({ "act": "put concert", "concert": definition.concert });
-        book::note_act(&tx, who, &what).await?;
+        book::note_act(&tx, who, &serde_json::json!({ "act": "put concert", "concert": concert })).await?;
     }
     tx.commit().await?;
     drop(client);
-    Ok(load(db, &definition.concert).await?.ok_or(DbError::NoConcert)?)
-}
-
-fn check(definition: &Definition) -> Result<(), PutError> {
-    if !(1..=64).contains(&definition.tiers.len()) {
-        return Err(PutError::TierCount);
-    }
-    for (index, tier) in definition.tiers.iter().enumerate() {
-        if definition.tiers[..index].iter().any(|other| other.tier == tier.tier) {
-            return Err(PutError::TierTwice(tier.tier.clone()));
-        }
-    }
-    Ok(())
+    Ok(load(db, concert).await?.ok_or(DbError::NoConcert)?)
 }
 
 /// Inserts or updates the concert's row and locks it; whether it changed.
-async fn upsert(tx: &Transaction<'_>, d: &Definition) -> Result<(i32, bool), PutError> {
+async fn upsert(
+    tx: &Transaction<'_>,
+    concert: &ConcertName,
+    d: &ConcertDefinition,
+    shards: u16,
+) -> Result<(i32, bool), PutError> {
     let small = |number: u16| i16::try_from(number).unwrap_or(i16::MAX);
-    let (starts, opens) = (d.starts_at_ms.map(to_i64), to_i64(d.sale_opens_at_ms));
-    let (closes, hold) = (d.sale_closes_at_ms.map(to_i64), to_i64(d.hold_ms));
+    let ms = |at: Timestamp| to_i64(at.ms());
+    let (starts, opens, closes) = (d.starts_at.map(ms), ms(d.sale_opens_at), d.sale_closes_at.map(ms));
+    let (hold, shards) = (to_i64(d.hold_ms), small(d.shards.unwrap_or(shards)));
     let row = tx
         .query_opt(
             "INSERT INTO concert AS c (concert, title, venue, starts_at, sale_opens_at, sale_closes_at, hold_ms,
@@ -274,16 +241,16 @@ async fn upsert(tx: &Transaction<'_>, d: &Definition) -> Result<(i32, bool), Put
                     excluded.max_per_identity, excluded.guests, excluded.challenge, excluded.waitlist_factor)
              RETURNING concert_id, closed_at IS NOT NULL OR cancelled_at IS NOT NULL, xmax = 0",
             &[
-                &d.concert.as_str(), &d.title, &d.venue, &starts, &opens, &closes, &hold, &small(d.max_per_order),
+                &concert.as_str(), &d.title, &d.venue, &starts, &opens, &closes, &hold, &small(d.max_per_order),
                 &small(d.max_per_person), &d.max_per_identity.map(small), &d.guests, &d.challenge,
-                &d.waitlist_factor, &small(d.shards),
+                &d.waitlist_factor, &shards,
             ],
         )
         .await?;
     let Some(row) = row else {
         // As it was: only its number is needed, and its row locked against another change.
         let find = "SELECT concert_id FROM concert WHERE concert = $1 FOR NO KEY UPDATE";
-        return Ok((tx.query_one(find, &[&d.concert.as_str()]).await?.get(0), false));
+        return Ok((tx.query_one(find, &[&concert.as_str()]).await?.get(0), false));
     };
     if row.get(1) {
         return Err(PutError::Over);
@@ -293,19 +260,19 @@ async fn upsert(tx: &Transaction<'_>, d: &Definition) -> Result<(i32, bool), Put
     Ok((concert_id, true))
 }
 
-/// Number, name and total of each tier, by number.
-async fn tiers_of(tx: &Transaction<'_>, concert_id: i32) -> Result<Vec<(i16, TierName, i64)>, PutError> {
+/// Name and total of each tier, by number.
+async fn tiers_of(tx: &Transaction<'_>, concert_id: i32) -> Result<Vec<(TierName, i64)>, PutError> {
     let rows = tx
         .query(
-            "SELECT tier, name, granted - returned FROM tier JOIN quota USING (concert_id, tier)
+            "SELECT name, granted - returned FROM tier JOIN quota USING (concert_id, tier)
              WHERE concert_id = $1 ORDER BY tier",
             &[&concert_id],
         )
         .await?;
     let mut tiers = Vec::with_capacity(rows.len());
     for row in rows {
-        let name = TierName::new(row.get(1)).map_err(|error| DbError::Corrupt(error.to_string()))?;
-        tiers.push((row.get(0), name, row.get(2)));
+        let name = TierName::new(row.get(0)).map_err(|error| DbError::Corrupt(error.to_string()))?;
+        tiers.push((name, row.get(1)));
     }
     Ok(tiers)
 }
@@ -325,7 +292,14 @@ async fn upsert_tier(
                  price_amount = excluded.price_amount, price_currency = excluded.price_currency
              WHERE (t.title, t.price_amount, t.price_currency)
                  IS DISTINCT FROM (excluded.title, excluded.price_amount, excluded.price_currency)",
-            &[&concert_id, &number, &tier.tier.as_str(), &tier.title, &to_i64(tier.price_amount), &tier.price_currency],
+            &[
+                &concert_id,
+                &number,
+                &tier.tier.as_str(),
+                &tier.title(),
+                &tier.price.amount,
+                &tier.price.currency.as_str(),
+            ],
         )
         .await?;
     tx.execute(
