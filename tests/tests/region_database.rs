@@ -1,6 +1,8 @@
 //! A region's database by itself: migrations from every older version, whose database it is, definitions, and what
 //! the schema refuses whatever the program says.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers")]
+
 use ops::local::testing;
 use region_api::wire::{ConcertDefinition, TierDefinition};
 use region_api::{ConcertName, Currency, Entry, Money, RegionName, TierName, Timestamp};
