@@ -2,7 +2,10 @@
 //!
 //! The good path is one plain parse; only a refused body is parsed a second time, to find out which field it was.
 
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
+use std::fmt;
+use std::marker::PhantomData;
 
 /// A value out of bounds, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +43,7 @@ pub trait Checked {
 
 /// Parses and checks a body.
 pub fn parse<T: DeserializeOwned + Checked>(json: &[u8]) -> Result<T, BodyError> {
-    let body: T = serde_json::from_slice(json).map_err(|error| explain::<T>(json, error))?;
+    let Object(body) = serde_json::from_slice::<Object<T>>(json).map_err(|error| explain::<T>(json, error))?;
     body.check()?;
     Ok(body)
 }
@@ -50,7 +53,8 @@ fn explain<T: DeserializeOwned>(json: &[u8], plain: serde_json::Error) -> BodyEr
     if plain.is_syntax() || plain.is_eof() {
         return BodyError::Syntax(plain.to_string());
     }
-    let located: Result<T, _> = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(json));
+    let located: Result<Object<T>, _> =
+        serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(json));
     match located {
         Err(error) if error.path().iter().next().is_some() => {
             BodyError::Field(InvalidField::new(error.path().to_string(), error.inner().to_string()))
@@ -58,4 +62,40 @@ fn explain<T: DeserializeOwned>(json: &[u8], plain: serde_json::Error) -> BodyEr
         // Missing and unknown fields of the body itself: the message names them.
         _ => BodyError::Field(InvalidField::new("body", plain.to_string())),
     }
+}
+
+/// Deserializes from an object only. What serde derives for a struct would also take an array, field by field.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfMap<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OfMap<T> {
+            type Value = Object<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(OfMap(PhantomData))
+    }
+}
+
+/// For `deserialize_with` of a field that is an object.
+pub(crate) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Object::deserialize(deserializer).map(|Object(value)| value)
+}
+
+/// For `deserialize_with` of a field that is an object or null.
+pub(crate) fn object_or_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    Ok(Option::<Object<T>>::deserialize(deserializer)?.map(|Object(value)| value))
+}
+
+/// For `deserialize_with` of a field that is an array of objects.
+pub(crate) fn objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(Vec::<Object<T>>::deserialize(deserializer)?.into_iter().map(|Object(value)| value).collect())
 }

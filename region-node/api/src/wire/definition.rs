@@ -3,7 +3,7 @@
 //! A concert's tiers keep their position for ever (it is their number in ids and databases); so does its number of
 //! queue shards. Totals are the seller's: in a standalone region they are the quota, else the arbiter's.
 
-use crate::body::{Checked, InvalidField};
+use crate::body::{Checked, InvalidField, object, objects};
 use crate::limits;
 use crate::names::{ConcertName, RegionName, TierName};
 use crate::units::{Money, Timestamp};
@@ -62,6 +62,7 @@ pub struct ConcertDefinition {
     #[schema(minimum = 1, maximum = 1024)]
     pub shards: Option<u16>,
     /// 1..=64 of them.
+    #[serde(deserialize_with = "objects")]
     #[schema(min_items = 1, max_items = 64)]
     pub tiers: Vec<TierDefinition>,
     /// How to share the tickets out among regions at first; left out: equally.
@@ -80,6 +81,7 @@ pub struct TierDefinition {
     #[serde(default)]
     pub title: String,
     /// Of one ticket.
+    #[serde(deserialize_with = "object")]
     pub price: Money,
     /// Tickets there are.
     #[schema(maximum = 10000000)]

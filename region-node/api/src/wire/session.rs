@@ -1,6 +1,6 @@
 //! `POST /v1/session` and `GET /v1/challenge`.
 
-use crate::body::{Checked, InvalidField};
+use crate::body::{Checked, InvalidField, object_or_null};
 use crate::limits;
 use crate::names::RegionName;
 use crate::units::Timestamp;
@@ -16,7 +16,7 @@ pub struct SessionRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id_token: Option<String>,
     /// A solved challenge.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "object_or_null", skip_serializing_if = "Option::is_none")]
     pub challenge: Option<ChallengeSolution>,
 }
 
