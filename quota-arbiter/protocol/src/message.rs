@@ -1,0 +1,123 @@
+//! What regions and arbiters tell each other. Cumulative counters only, never differences: any of these may be lost,
+//! doubled, delayed or reordered, and can simply be sent again. The form on the wire is in [`crate::wire`].
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    counters::{Counters, Tickets},
+    ids::{Epoch, Identity, Incarnation, PoolId, RegionId},
+};
+
+/// Arbiter to region, for ever: what was granted, and below what no row may be.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Answer {
+    /// The arbiters' incarnation.
+    pub incarnation: Incarnation,
+    /// The region's epoch.
+    pub epoch: Epoch,
+    /// The region's pools.
+    pub slices: Vec<AnswerSlice>,
+}
+
+/// One pool of an [`Answer`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AnswerSlice {
+    /// The pool.
+    pub pool: PoolId,
+    /// G: granted, ever.
+    pub granted: Tickets,
+    /// The furthest that was reported under this epoch.
+    pub floor: Counters,
+    /// The arbiter would like the region to have returned this many, ever. Only a request: the region returns what it
+    /// can spare. Zero asks for nothing.
+    pub return_up_to: Tickets,
+}
+
+/// Region to arbiter, with every heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Report {
+    /// The region.
+    pub region: RegionId,
+    /// The incarnation that registered it.
+    pub incarnation: Incarnation,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its rows, and what its queues want.
+    pub pools: Vec<PoolReport>,
+}
+
+/// One pool of a [`Report`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PoolReport {
+    /// The pool.
+    pub pool: PoolId,
+    /// All columns of its row.
+    pub counters: Counters,
+    /// What waits for it.
+    pub demand: Demand,
+}
+
+/// What people in a region want of one pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Demand {
+    /// Tickets that the queue asks for.
+    pub queued: Tickets,
+    /// The quantities that the first requests ask for, in order, at most [`crate::limits::HEAD_QUANTITIES_MAX`].
+    pub head_quantities: Vec<Tickets>,
+    /// Tickets asked for per minute, lately.
+    pub rate_per_min: Tickets,
+}
+
+/// What a region learns before it registers: read from the arbiters, linearizably.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RegionView {
+    /// The arbiters' incarnation.
+    pub incarnation: Incarnation,
+    /// The region's epoch.
+    pub epoch: Epoch,
+    /// The database registered for it.
+    pub identity: Option<Identity>,
+}
+
+/// A database that is new to the arbiter asks to speak for its region.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Register {
+    /// The region.
+    pub region: RegionId,
+    /// The database.
+    pub identity: Identity,
+    /// The incarnation as read.
+    pub incarnation: Incarnation,
+    /// The region's epoch as read.
+    pub epoch_as_read: Epoch,
+    /// What the database has, or nothing if it is empty.
+    pub database: Option<DatabaseState>,
+}
+
+/// What a database that is not empty says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseState {
+    /// The epoch that it stored last.
+    pub epoch: Epoch,
+    /// Its rows.
+    pub rows: BTreeMap<PoolId, Counters>,
+}
+
+/// Arbiter to region: this database speaks for its region from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registered {
+    /// The arbiters' incarnation.
+    pub incarnation: Incarnation,
+    /// The new epoch, to be stored before anything is spent.
+    pub epoch: Epoch,
+    /// The one database that this is for.
+    pub identity: Identity,
+    /// Rows for an empty database to start from, after a write-off; never written over a row.
+    pub seeds: BTreeMap<PoolId, Counters>,
+}
