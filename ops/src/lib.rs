@@ -5,8 +5,12 @@
 pub mod bench;
 pub mod cli;
 pub mod cluster;
+pub mod concert;
+pub mod down;
 pub mod load;
 pub mod local;
 pub mod output;
 pub mod sandbox;
+pub mod status;
+pub mod up;
 pub mod verify;

@@ -28,6 +28,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Start a local cluster, or what is missing of it
+    Up(crate::up::Args),
+    /// Stop the local cluster
+    Down(crate::down::Args),
+    /// Who is there, and what each says of itself
+    Status,
+    /// Create, list, show or close concerts
+    Concert(crate::concert::Args),
     /// Payment provider that moves no money
     Sandbox(crate::sandbox::command::Args),
 }
@@ -61,6 +69,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 
 async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Up(args) => crate::up::run(context, args).await,
+        Command::Down(args) => crate::down::run(context, args).await,
+        Command::Status => crate::status::run(context).await,
+        Command::Concert(args) => crate::concert::run(context, args).await,
         Command::Sandbox(args) => crate::sandbox::command::run(context, args).await,
     }
 }

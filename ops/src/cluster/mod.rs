@@ -23,6 +23,10 @@ pub struct Cluster {
     pub regions: Vec<Region>,
     /// The sandbox payment provider.
     pub sandbox: Option<Sandbox>,
+    /// File with the key ring of ids and tokens, the same in every region.
+    pub key_ring_file: PathBuf,
+    /// Folder for the records of crowds (`load`), which `verify` holds the books against.
+    pub records_folder: PathBuf,
 }
 
 /// One region.

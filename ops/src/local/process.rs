@@ -77,6 +77,8 @@ pub fn launch(launch: &Launch<'_>) -> Result<Started, LocalError> {
     }
     command.arg("-c").arg(include_str!("launch.sh")).arg("launch").arg(launch.record);
     command.args(setpriv(launch.user, launch.lifetime)).arg(launch.program).args(&launch.args);
+    // It is ours; a node would take it for a key of its configuration.
+    command.env_remove("BOXOFFICE_HOME");
     command.envs(launch.env.iter().map(|(key, value)| (key, value)));
     command.current_dir(launch.cwd).stdin(Stdio::null()).stdout(log).stderr(log_again);
     let child = spawn(command).map_err(LocalError::io(format!("starting {name}")))?;
@@ -233,7 +235,7 @@ pub(super) fn processes_in(folder: &Path) -> Vec<Record> {
 }
 
 /// The file beside a server's folder that holds its record.
-pub(super) fn record_file(folder: &Path, name: &str) -> PathBuf {
+pub fn record_file(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.process"))
 }
 

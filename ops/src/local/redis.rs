@@ -49,7 +49,19 @@ impl Redis {
         Ok(server)
     }
 
-    /// The same for a folder that is removed when this value is dropped.
+    /// Finds the server of this folder if it runs, else starts it; says which it was.
+    pub async fn find_or_start(spec: RedisSpec) -> Result<(Self, bool), LocalError> {
+        let mut server = Self::prepare(spec)?;
+        let found = Record::read(&process::record_file(&server.place, "redis")).is_some_and(|record| record.alive());
+        if found {
+            server.wait_ready().await?;
+        } else {
+            server.start_again().await?;
+        }
+        Ok((server, found))
+    }
+
+    /// The same as [`Self::start`] for a folder that is removed when this value is dropped.
     pub(super) async fn start_temporary(spec: RedisSpec, folder: OwnFolder) -> Result<Self, LocalError> {
         let mut server = Self::prepare(spec)?;
         server.temporary = Some(folder);

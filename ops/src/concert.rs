@@ -1,0 +1,269 @@
+//! `ops concert create|list|show|close`: concerts, through a region's admin interface.
+//!
+//! Regions of a local cluster are standalone until there is an arbiter: a concert lives in one of them, which holds its
+//! whole quota.
+
+use crate::cli::Context;
+use crate::cluster::client::{self, Admin};
+use crate::cluster::{Cluster, Region};
+use crate::output;
+use crate::status::state_text;
+use anyhow::{Result, anyhow};
+use clap::Subcommand;
+use region_api::wire::{Concert, ConcertDefinition, ConcertList, TierDefinition};
+use region_api::{ConcertName, Currency, Money, RegionName, TierName, Timestamp};
+use serde_json::{Value, json};
+use std::time::Duration;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// The concert that `up` creates.
+const DEMO: &str = "demo";
+
+/// Arguments of `ops concert`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create a concert, or change it
+    Create(Box<Create>),
+    /// All concerts of all regions
+    List,
+    /// One concert as buyers see it
+    Show(Which),
+    /// End the sale; everybody who waits is answered
+    Close(Which),
+}
+
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// The concert
+    name: ConcertName,
+    /// Region that sells it [default: the first]
+    #[arg(long)]
+    region: Option<RegionName>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Create {
+    #[command(flatten)]
+    which: Which,
+    /// A tier: NAME=TOTAL@PRICE in minor units, such as A=1000@12000EUR; once per tier
+    #[arg(long = "tier", required = true, value_parser = tier)]
+    tiers: Vec<TierDefinition>,
+    /// When the sale begins: RFC 3339, or now
+    #[arg(long, default_value = "now", value_parser = moment)]
+    opens: Timestamp,
+    /// When the sale ends: RFC 3339 [default: when all is sold]
+    #[arg(long, value_parser = moment)]
+    closes: Option<Timestamp>,
+    /// When the doors open: RFC 3339
+    #[arg(long, value_parser = moment)]
+    starts: Option<Timestamp>,
+    /// How long a hold lasts
+    #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
+    hold: Duration,
+    /// Tickets in one order
+    #[arg(long, default_value_t = 4)]
+    max_per_order: u16,
+    /// Tickets of one person over all orders
+    #[arg(long, default_value_t = 4)]
+    max_per_person: u16,
+    /// Tickets of one identity document; asks buyers for one
+    #[arg(long)]
+    max_per_identity: Option<u16>,
+    /// Title [default: the name]
+    #[arg(long)]
+    title: Option<String>,
+    /// Where it takes place
+    #[arg(long, default_value = "")]
+    venue: String,
+    /// Sell to signed-in users only
+    #[arg(long)]
+    no_guests: bool,
+    /// Ask for a solved challenge before a session
+    #[arg(long)]
+    challenge: bool,
+    /// Keep at most so many times as many people waiting as could still be served
+    #[arg(long)]
+    waitlist_factor: Option<f64>,
+    /// Queue shards; fixed once created
+    #[arg(long)]
+    shards: Option<u16>,
+}
+
+/// Runs one of them.
+pub async fn run(context: &Context, args: Args) -> Result<()> {
+    let cluster = Cluster::read(&context.home)?;
+    match args.command {
+        Command::Create(create) => {
+            let region = cluster.region(create.which.region.as_ref())?;
+            print(context, &put(region, &create.which.name, &definition(&create)).await?)
+        }
+        Command::List => list(context, &cluster).await,
+        Command::Show(which) => print(context, &show(cluster.region(which.region.as_ref())?, &which.name).await?),
+        Command::Close(which) => {
+            let region = cluster.region(which.region.as_ref())?;
+            let _: Value = Admin::of(region)?.post(&format!("/v1/concerts/{}/close", which.name), &json!({})).await?;
+            print(context, &show(region, &which.name).await?)
+        }
+    }
+}
+
+/// Creates the demo concert in the first region, unless it is there.
+pub async fn ensure_demo(cluster: &Cluster) -> Result<()> {
+    let (region, name) = (cluster.region(None)?, ConcertName::new(DEMO)?);
+    let concerts: ConcertList = Admin::of(region)?.get("/v1/concerts").await?;
+    if concerts.concerts.iter().any(|concert| concert.concert == name) {
+        return Ok(());
+    }
+    let step = output::Step::begin("demo concert");
+    let now = Timestamp::from_datetime(OffsetDateTime::now_utc());
+    let definition = ConcertDefinition {
+        concert: None,
+        title: "The Demonstration".to_owned(),
+        venue: "Loopback Hall".to_owned(),
+        starts_at: Some(now.plus_ms(30 * 24 * 3600 * 1000)),
+        sale_opens_at: now,
+        sale_closes_at: None,
+        hold_ms: 600_000,
+        max_per_order: 4,
+        max_per_person: 4,
+        max_per_identity: None,
+        guests: true,
+        challenge: false,
+        waitlist_factor: None,
+        shards: None,
+        tiers: vec![demo_tier("A", "Stalls", 1000, 12_000)?, demo_tier("B", "Balcony", 2000, 7_500)?],
+        weights: None,
+    };
+    put(region, &name, &definition).await?;
+    step.done(format_args!("{DEMO}: 1000 tickets of tier A, 2000 of tier B"));
+    Ok(())
+}
+
+fn demo_tier(name: &str, title: &str, total: u64, amount: i64) -> Result<TierDefinition> {
+    let price = Money { amount, currency: Currency::new("EUR")? };
+    Ok(TierDefinition { tier: TierName::new(name)?, title: title.to_owned(), price, total })
+}
+
+/// Creates or changes a concert and returns it as buyers see it.
+async fn put(region: &Region, name: &ConcertName, definition: &ConcertDefinition) -> Result<Concert> {
+    let _: Value = Admin::of(region)?.put(&format!("/v1/concerts/{name}"), definition).await?;
+    show(region, name).await
+}
+
+async fn show(region: &Region, name: &ConcertName) -> Result<Concert> {
+    client::answer(client::http()?.get(format!("{}/v1/concerts/{name}", region.public))).await
+}
+
+async fn list(context: &Context, cluster: &Cluster) -> Result<()> {
+    let mut all = Vec::new();
+    for region in &cluster.regions {
+        let answer: ConcertList = client::answer(client::http()?.get(format!("{}/v1/concerts", region.public))).await?;
+        all.extend(answer.concerts);
+    }
+    if context.json {
+        return output::json(&json!({ "concerts": all }));
+    }
+    for concert in &all {
+        table_of(concert);
+    }
+    Ok(())
+}
+
+fn print(context: &Context, concert: &Concert) -> Result<()> {
+    if context.json {
+        return output::json(concert);
+    }
+    table_of(concert);
+    Ok(())
+}
+
+fn table_of(concert: &Concert) {
+    output::line(format_args!(
+        "{} ({}) in {}: {}, {} waiting, as of {}",
+        concert.concert,
+        concert.title,
+        concert.region,
+        state_text(concert.state),
+        concert.queue.waiting,
+        state_text(concert.as_of)
+    ));
+    let mut table = output::table(&["tier", "title", "price", "availability"]);
+    for tier in &concert.tiers {
+        let price = format!("{} {} (minor units)", tier.price.amount, tier.price.currency.as_str());
+        table.add_row([tier.tier.to_string(), tier.title.clone(), price, state_text(tier.availability)]);
+    }
+    output::line(table);
+}
+
+fn definition(create: &Create) -> ConcertDefinition {
+    ConcertDefinition {
+        concert: None,
+        title: create.title.clone().unwrap_or_else(|| create.which.name.to_string()),
+        venue: create.venue.clone(),
+        starts_at: create.starts,
+        sale_opens_at: create.opens,
+        sale_closes_at: create.closes,
+        hold_ms: u64::try_from(create.hold.as_millis()).unwrap_or(u64::MAX),
+        max_per_order: create.max_per_order,
+        max_per_person: create.max_per_person,
+        max_per_identity: create.max_per_identity,
+        guests: !create.no_guests,
+        challenge: create.challenge,
+        waitlist_factor: create.waitlist_factor,
+        shards: create.shards,
+        tiers: create.tiers.clone(),
+        weights: None,
+    }
+}
+
+/// `A=1000@12000EUR`.
+fn tier(text: &str) -> Result<TierDefinition> {
+    let shape = || anyhow!("a tier is NAME=TOTAL@PRICE, such as A=1000@12000EUR (minor units)");
+    let (name, rest) = text.split_once('=').ok_or_else(shape)?;
+    let (total, price) = rest.split_once('@').ok_or_else(shape)?;
+    let split = price.find(|c: char| !c.is_ascii_digit()).ok_or_else(shape)?;
+    let (amount, currency) = price.split_at(split);
+    let price = Money { amount: amount.parse().map_err(|_| shape())?, currency: Currency::new(currency)? };
+    let total = total.parse().map_err(|_| shape())?;
+    Ok(TierDefinition { tier: TierName::new(name)?, title: String::new(), price, total })
+}
+
+/// `now` or RFC 3339.
+fn moment(text: &str) -> Result<Timestamp> {
+    if text == "now" {
+        return Ok(Timestamp::from_datetime(OffsetDateTime::now_utc()));
+    }
+    let parsed = OffsetDateTime::parse(text, &Rfc3339);
+    parsed
+        .map(Timestamp::from_datetime)
+        .map_err(|_| anyhow!("not RFC 3339 (such as 2030-01-31T18:00:00Z) and not `now`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tier_is_read_as_documented() {
+        let read = tier("A=1000@12000EUR").unwrap();
+        assert_eq!((read.tier.as_str(), read.total, read.price.amount), ("A", 1000, 12_000));
+        assert_eq!(read.price.currency.as_str(), "EUR");
+        for wrong in ["A", "A=1", "A=1@EUR", "A=1@5", "=1@5EUR", "A=x@5EUR", "A=1@5euro", "A=-1@5EUR"] {
+            assert!(tier(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_moment_is_now_or_rfc_3339() {
+        assert_eq!(moment("2030-01-31T18:00:00Z").unwrap().ms(), 1_896_112_800_000);
+        assert!(moment("now").unwrap().ms() > 1_700_000_000_000);
+        assert!(moment("tomorrow").is_err());
+    }
+}

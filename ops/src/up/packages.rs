@@ -1,0 +1,74 @@
+//! Installing what is missing, after saying so.
+
+use crate::local::{postgres, redis};
+use crate::output;
+use anyhow::{Result, bail};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A program that something here needs, and the Debian package that brings it.
+#[derive(Debug, Clone, Copy)]
+pub struct Need {
+    package: &'static str,
+    what_for: &'static str,
+    present: fn() -> bool,
+}
+
+/// The regions' database.
+pub const POSTGRESQL: Need = Need {
+    package: "postgresql-15",
+    what_for: "the regions' databases",
+    present: || postgres::program("postgres").is_ok(),
+};
+/// The regions' queue.
+pub const REDIS: Need =
+    Need { package: "redis-server", what_for: "the regions' queues", present: || redis::program().is_ok() };
+/// Compiles the arbiter's raft messages.
+pub const PROTOC: Need =
+    Need { package: "protobuf-compiler", what_for: "building the quota arbiter", present: || on_path("protoc") };
+
+/// Makes sure that all are there; installs what is missing through apt, or says which command does.
+pub fn ensure(needs: &[Need]) -> Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !(need.present)()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    let by_hand = format!("apt-get install --no-install-recommends {}", packages.join(" "));
+    if !on_path("apt-get") {
+        bail!("these are missing: {}. Install PostgreSQL 15 or later, Redis 7 or later, protoc", packages.join(", "));
+    }
+    for need in &missing {
+        output::note(format_args!(
+            "  installing the package {} ({}); its service will not be started",
+            need.package, need.what_for
+        ));
+    }
+    let root = nix::unistd::geteuid().is_root();
+    if !root && !on_path("sudo") {
+        bail!("installing needs root: run `{by_hand}` as root, then this command again");
+    }
+    let mut command = Command::new(if root { "sh" } else { "sudo" });
+    if !root {
+        command.arg("sh");
+    }
+    command.args(["-c", include_str!("install.sh"), "install"]).args(&packages);
+    // apt's own words go to standard error: standard output is for results.
+    let status = command.stdin(Stdio::inherit()).stdout(std::io::stderr()).status()?;
+    let still: Vec<&str> = missing.iter().filter(|need| !(need.present)()).map(|need| need.package).collect();
+    if !status.success() || !still.is_empty() {
+        bail!("installing did not work ({status}): run `{by_hand}` as root, then this command again");
+    }
+    Ok(())
+}
+
+/// Whether a program is on the path.
+pub fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| is_program(&folder.join(program)))
+}
+
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0)
+}
