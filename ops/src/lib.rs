@@ -11,6 +11,7 @@ pub mod load;
 pub mod local;
 pub mod output;
 pub mod sandbox;
+pub mod stage;
 pub mod status;
 pub mod up;
 pub mod verify;

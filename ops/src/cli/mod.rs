@@ -36,6 +36,12 @@ enum Command {
     Status,
     /// Create, list, show or close concerts
     Concert(crate::concert::Args),
+    /// Send a crowd of buyers, then verify the books
+    Load(crate::load::Options),
+    /// Read every book and recompute everything
+    Verify(crate::verify::command::Args),
+    /// Measure, each figure beside its baseline from the same run
+    Bench(crate::bench::Options),
     /// Payment provider that moves no money
     Sandbox(crate::sandbox::command::Args),
 }
@@ -73,6 +79,9 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Down(args) => crate::down::run(context, args).await,
         Command::Status => crate::status::run(context).await,
         Command::Concert(args) => crate::concert::run(context, args).await,
+        Command::Load(options) => crate::load::command::run(context, options).await,
+        Command::Verify(args) => crate::verify::command::run(context, args).await,
+        Command::Bench(options) => crate::bench::run(context, options).await,
         Command::Sandbox(args) => crate::sandbox::command::run(context, args).await,
     }
 }

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod home;
 pub mod layout;
+pub mod node_config;
 pub mod secrets;
 
 use crate::cli::Failure;

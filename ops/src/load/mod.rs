@@ -4,6 +4,7 @@
 
 pub mod buyer;
 pub mod client;
+pub mod command;
 pub mod journal;
 pub mod plan;
 pub mod tally;
@@ -75,8 +76,8 @@ fn share(text: &str) -> Result<f64, String> {
 
 /// What the crowd did.
 pub struct Done {
-    /// Counts and latencies, with `books` not looked at yet.
-    pub tally: Arc<Scene>,
+    /// What all buyers shared: counts and latencies.
+    pub scene: Arc<Scene>,
     /// The crowd's record.
     pub record: PathBuf,
     /// From the first arrival to the last end.
@@ -86,7 +87,7 @@ pub struct Done {
 impl Done {
     /// The report, once the books were looked at.
     pub fn report(&self, users: u64, books_ok: bool) -> Report {
-        self.tally.tally.report(users, self.elapsed, if books_ok { "ok" } else { "broken" })
+        self.scene.tally.report(users, self.elapsed, if books_ok { "ok" } else { "broken" })
     }
 }
 
@@ -129,7 +130,7 @@ pub async fn run(target: &Target, options: &Options, progress: bool) -> Result<D
         buyer.await.context("a buyer's task ended badly")?;
     }
     scene.journal.flush()?;
-    Ok(Done { tally: scene, record, elapsed: started.elapsed() })
+    Ok(Done { scene, record, elapsed: started.elapsed() })
 }
 
 fn http_client() -> Result<reqwest::Client> {

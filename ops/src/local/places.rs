@@ -53,6 +53,13 @@ pub fn remove_place(wanted: &Path) -> Result<(), LocalError> {
 #[derive(Debug)]
 pub struct OwnFolder(pub(super) PathBuf);
 
+impl OwnFolder {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
 impl Drop for OwnFolder {
     fn drop(&mut self) {
         if let Err(error) = remove_place(&self.0) {

@@ -120,13 +120,18 @@ pub async fn redis_with(extra: &[&str]) -> Result<Redis, LocalError> {
 
 /// A PostgreSQL of the test's own, which it may kill, stop and start again; ends with this value.
 pub async fn own_postgres() -> Result<Postgres, LocalError> {
+    own_postgres_for(Purpose::Tests).await
+}
+
+/// The same, tuned for something else than tests.
+pub async fn own_postgres_for(purpose: Purpose) -> Result<Postgres, LocalError> {
     let (folder, address) = (own_path("postgres")?, own_address());
     let spec = PostgresSpec {
         folder: folder.0.clone(),
         address,
         port: free_port(address)?,
         password: new_password(),
-        purpose: Purpose::Tests,
+        purpose,
         lifetime: Lifetime::WithOwner(Signal::SIGQUIT),
     };
     Postgres::start_temporary(spec, folder).await

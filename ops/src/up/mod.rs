@@ -5,7 +5,6 @@
 //! outside 127.0.0.0/8.
 
 pub mod hints;
-mod node_config;
 pub mod packages;
 mod parts;
 

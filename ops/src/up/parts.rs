@@ -1,8 +1,8 @@
 //! Starting each part of a local cluster, or finding it running.
 
-use super::node_config;
 use crate::cluster::home::Home;
 use crate::cluster::layout::{RegionLayout, SANDBOX};
+use crate::cluster::node_config::{ALL_ROLES, NodeConfig};
 use crate::cluster::secrets::{SecretFiles, server_password};
 use crate::cluster::{PostgresAccess, RedisAccess, Region, Sandbox};
 use crate::local::process::{self, Launch, Record};
@@ -124,7 +124,22 @@ async fn node(
 ) -> Result<((), Found)> {
     let (state_dir, config) = (folder.join("state"), folder.join("node.toml"));
     std::fs::create_dir_all(&state_dir).with_context(|| format!("making {}", state_dir.display()))?;
-    let text = node_config::text(layout, site.regions, &state_dir, site.secrets, postgres, redis)?;
+    let others = site.regions.iter().filter(|other| other.region != layout.region);
+    let peers: Vec<_> = others.map(|other| (other.region.clone(), other.public())).collect();
+    let text = NodeConfig {
+        region: &layout.region,
+        state_dir: &state_dir,
+        roles: &ALL_ROLES,
+        worker_threads: None,
+        public: layout.public(),
+        admin: layout.admin(),
+        postgres,
+        redis,
+        secrets: site.secrets,
+        sandbox_url: &format!("http://{SANDBOX}"),
+        peers: &peers,
+    }
+    .text()?;
     let changed = std::fs::read_to_string(&config).ok().as_deref() != Some(&text);
     let running = Record::read(&process::record_file(folder, "node")).filter(Record::alive);
     if let Some(record) = running.as_ref().filter(|_| changed) {

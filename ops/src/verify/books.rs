@@ -3,6 +3,7 @@
 //! Books that move while they are read are no evidence: a walk whose first and last page differ in their book number is
 //! read again, a bounded number of times.
 
+use crate::cluster::client;
 use anyhow::{Context, Result, bail};
 use region_api::wire::books::{
     BookRows, BookState, FoldRow, LedgerPage, LedgerRow, PaymentRow, RefundRow, RejectedRangeRow, ReservationRow,
@@ -122,12 +123,5 @@ async fn page(
     if let Some(after) = after {
         request = request.query(&[("after", after)]);
     }
-    let answer =
-        request.send().await.with_context(|| format!("region {} ({}) does not answer", access.region, access.url))?;
-    let status = answer.status();
-    let body = answer.bytes().await.context("reading a page of the books")?;
-    if !status.is_success() {
-        bail!("region {} answered {status} for its books: {}", access.region, String::from_utf8_lossy(&body));
-    }
-    serde_json::from_slice(&body).with_context(|| format!("a page of the books of {} cannot be read", access.region))
+    client::answer(request).await.with_context(|| format!("reading the books of region {}", access.region))
 }

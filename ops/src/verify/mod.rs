@@ -4,12 +4,14 @@
 //! payment, and recomputes everything. It trusts no counter that it can add up itself, and it changes nothing.
 
 pub mod books;
+pub mod command;
 pub mod crowd;
 pub mod money;
 pub mod people;
 pub mod problem;
 pub mod tickets_move;
 
+use crate::cluster::client;
 use crate::load::journal::{self, Record};
 use crate::sandbox::{PaymentRow as ProviderRow, PaymentsPage};
 use anyhow::{Context, Result, bail};
@@ -19,7 +21,7 @@ use region_api::wire::{ConcertList, NodeStatus};
 use region_api::{ConcertName, KeyRing};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What to read.
 pub struct Sources {
@@ -111,6 +113,24 @@ pub struct LookedAt {
     pub accepted: u64,
 }
 
+/// All crowds' records in a folder, which need not be there.
+pub fn records_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("listing {}", folder.display())),
+    };
+    let mut records = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "jsonl") {
+            records.push(path);
+        }
+    }
+    records.sort();
+    Ok(records)
+}
+
 /// Reads everything.
 pub async fn gather(http: &reqwest::Client, sources: Sources) -> Result<Evidence> {
     if sources.regions.is_empty() {
@@ -165,39 +185,17 @@ async fn concerts(
     Ok(list.concerts.into_iter().map(|concert| concert.concert).filter(|c| only.is_none_or(|only| only == c)).collect())
 }
 
-async fn admin<T: for<'a> serde::Deserialize<'a>>(
-    http: &reqwest::Client,
-    access: &AdminAccess,
-    path: &str,
-) -> Result<T> {
-    let answer = http
-        .get(format!("{}{path}", access.url))
-        .bearer_auth(&access.token)
-        .send()
-        .await
-        .with_context(|| format!("region {} ({}) does not answer", access.region, access.url))?;
-    let status = answer.status();
-    let body = answer.bytes().await?;
-    if !status.is_success() {
-        bail!("region {} answered {status} to {path}: {}", access.region, String::from_utf8_lossy(&body));
-    }
-    serde_json::from_slice(&body).with_context(|| format!("region {}: {path} cannot be read", access.region))
+async fn admin<T: serde::de::DeserializeOwned>(http: &reqwest::Client, access: &AdminAccess, path: &str) -> Result<T> {
+    let request = http.get(format!("{}{path}", access.url)).bearer_auth(&access.token);
+    client::answer(request).await.with_context(|| format!("asking region {}", access.region))
 }
 
 async fn provider(http: &reqwest::Client, url: &str, token: &str) -> Result<Vec<ProviderRow>> {
     let mut rows = Vec::new();
     let mut after = Some(0);
     while let Some(from) = after {
-        let page: PaymentsPage = http
-            .get(format!("{url}/control/payments"))
-            .query(&[("after", from)])
-            .bearer_auth(token)
-            .send()
-            .await
-            .with_context(|| format!("the payment provider ({url}) does not answer"))?
-            .error_for_status()?
-            .json()
-            .await?;
+        let request = http.get(format!("{url}/control/payments")).query(&[("after", from)]).bearer_auth(token);
+        let page: PaymentsPage = client::answer(request).await.context("asking the payment provider")?;
         rows.extend(page.payments);
         after = page.next;
     }

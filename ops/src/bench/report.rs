@@ -1,0 +1,79 @@
+//! What a bench prints: one measurement a line, each beside the baseline that was measured in the same run.
+
+use comfy_table::Table;
+use serde::Serialize;
+
+/// One measurement.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Line {
+    /// The bench.
+    pub bench: &'static str,
+    /// What was measured.
+    pub name: String,
+    /// The median over the rounds.
+    pub value: f64,
+    /// Its unit.
+    pub unit: &'static str,
+    /// The baseline's median, measured in turn with it; none where the figure stands alone.
+    pub baseline: Option<f64>,
+    /// Median of the rounds' own ratios: a slow moment of the machine is in both halves of each.
+    pub ratio: Option<f64>,
+}
+
+impl Line {
+    /// A figure that stands alone.
+    pub fn alone(bench: &'static str, name: impl Into<String>, value: f64, unit: &'static str) -> Self {
+        Self { bench, name: name.into(), value, unit, baseline: None, ratio: None }
+    }
+
+    /// A figure beside its baseline, from rounds of `(value, baseline)`.
+    pub fn beside(bench: &'static str, name: impl Into<String>, unit: &'static str, rounds: &[(f64, f64)]) -> Self {
+        let value = median(rounds.iter().map(|(value, _)| *value));
+        let baseline = median(rounds.iter().map(|(_, baseline)| *baseline));
+        let ratio = median(rounds.iter().map(|(value, baseline)| value / baseline));
+        Self { bench, name: name.into(), value, unit, baseline: Some(baseline), ratio: Some(ratio) }
+    }
+}
+
+/// The middle one; of an even number the lower middle, so that it is always one that was measured.
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// For people.
+pub fn table(lines: &[Line]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(comfy_table::presets::UTF8_BORDERS_ONLY);
+    table.set_header(["bench", "what", "value", "unit", "baseline", "ratio"]);
+    for line in lines {
+        let number = |value: f64| if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") };
+        table.add_row([
+            line.bench.to_owned(),
+            line.name.clone(),
+            number(line.value),
+            line.unit.to_owned(),
+            line.baseline.map(number).unwrap_or_default(),
+            line.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ratio_is_the_median_of_the_rounds_own_ratios() {
+        let line = Line::beside("intake", "joins", "1/s", &[(50.0, 100.0), (30.0, 40.0), (90.0, 100.0)]);
+        assert_eq!((line.value, line.baseline, line.ratio), (50.0, Some(100.0), Some(0.75)));
+    }
+
+    #[test]
+    fn a_median_is_one_that_was_measured() {
+        assert_eq!(median([4.0, 1.0, 3.0, 2.0].into_iter()), 2.0);
+        assert!(median([].into_iter()).is_nan());
+    }
+}

@@ -1,0 +1,72 @@
+//! The subcommand `load`: sends a crowd to the running cluster, then has the books verified.
+
+use super::tally::Report;
+use super::{Options, Target, run as send};
+use crate::cli::{Context, Failure};
+use crate::cluster::Cluster;
+use crate::{output, verify};
+use anyhow::Result;
+use region_api::ConcertName;
+
+/// Runs it; broken books or answers that break the contract are exit code 1.
+pub async fn run(context: &Context, options: Options) -> Result<()> {
+    let cluster = Cluster::read(&context.home)?;
+    let target = Target {
+        regions: cluster.regions.iter().map(|region| (region.region.to_string(), region.public.clone())).collect(),
+        sandbox: cluster.sandbox.as_ref().map(|sandbox| sandbox.url.clone()),
+        records: cluster.records_folder.clone(),
+    };
+    let done = send(&target, &options, true).await?;
+    output::note("verifying the books");
+    let concert = ConcertName::new(&options.concert)?;
+    let verdict = verify::command::judge(&cluster, Some(concert), Vec::new()).await?;
+    let report = done.report(options.users, verdict.ok);
+    if context.json {
+        output::json(&report)?;
+    } else {
+        print(&report);
+    }
+    for (code, count, first) in done.scene.tally.problems() {
+        output::note(format_args!("{count} × {code}, such as: {first}"));
+    }
+    for problem in &verdict.problems {
+        output::note(format_args!("✗ {} in {}: {}", problem.invariant, problem.place, problem.detail));
+    }
+    output::note(format_args!("the crowd's record: {}", done.record.display()));
+    if report.errors > 0 {
+        return Err(Failure::Check(format!("{} buyers got no proper answer", report.errors)).into());
+    }
+    if verdict.ok { Ok(()) } else { Err(Failure::Check("the books are broken".to_owned()).into()) }
+}
+
+fn print(report: &Report) {
+    let mut table = output::table(&["buyers", "count"]);
+    let rows = [
+        ("came", report.users),
+        ("accepted (202)", report.accepted),
+        ("with tickets", report.sold),
+        ("told no after waiting", report.rejected),
+        ("let the hold lapse", report.expired),
+        ("cancelled", report.cancelled),
+        ("voided for polling too often", report.voided),
+        ("money given back", report.refunded),
+        ("still waiting", report.waiting),
+        ("told no at once", report.refused),
+        ("without a proper answer", report.errors),
+    ];
+    for (what, count) in rows {
+        table.add_row([what.to_owned(), count.to_string()]);
+    }
+    output::line(table);
+    let latency = &report.latency_ms;
+    output::line(format_args!(
+        "joins took {:.1} ms (median), {:.1} ms (p99), {:.1} ms at most; {} polls, {} calls repeated; {:.1} s in all",
+        latency.p50,
+        latency.p99,
+        latency.max,
+        report.polls,
+        report.repeats,
+        report.elapsed_ms as f64 / 1e3
+    ));
+    output::line(format_args!("books: {}", report.books));
+}

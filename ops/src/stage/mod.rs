@@ -1,0 +1,349 @@
+//! A region of one's own: real PostgreSQL, Redis, sandbox provider and region nodes on free ports, for benches, drills
+//! and tests. Everything that it starts dies with the process that started it.
+//!
+//! One task owns a [`Stage`]; what it hands out (addresses, clients, the key ring) may be used by any number of tasks.
+//! Killing and starting again are methods, so that a test reads as the story that it tells.
+
+mod node;
+
+pub use node::{Node, program};
+
+use crate::cluster::home::Home;
+use crate::cluster::node_config::{ALL_ROLES, NodeConfig};
+use crate::cluster::secrets::{SecretFiles, server_password};
+use crate::cluster::{PostgresAccess, RedisAccess, client, read_secret};
+use crate::local::{OwnFolder, Postgres, Purpose, Redis, free_port, own_address, testing};
+use crate::sandbox::SandboxConfig;
+use crate::verify::books::AdminAccess;
+use crate::{load, verify};
+use anyhow::{Context as _, Result, bail};
+use region_api::wire::{Concert, ConcertStatus, NodeStatus};
+use region_api::{ConcertName, KeyRing, RegionName};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Role and database of the region.
+const ROLE: &str = "boxoffice";
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// Roles of each node, one entry a node.
+    pub nodes: Vec<Vec<&'static str>>,
+    /// Threads of each node's runtime.
+    pub worker_threads: Option<usize>,
+    /// What PostgreSQL is tuned for.
+    pub purpose: Purpose,
+    /// The sandbox provider, as its faults begin.
+    pub processing: Duration,
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            nodes: vec![ALL_ROLES.to_vec()],
+            worker_threads: None,
+            purpose: Purpose::Tests,
+            processing: Duration::from_secs(1),
+        }
+    }
+}
+
+/// A running region and its surroundings.
+pub struct Stage {
+    /// Its queue's server.
+    pub redis: Redis,
+    /// Its database's server.
+    pub postgres: Postgres,
+    /// Its nodes.
+    pub nodes: Vec<Node>,
+    /// The payment provider, in this process.
+    pub sandbox_url: String,
+    region: RegionName,
+    home: Home,
+    secrets: SecretFiles,
+    postgres_access: PostgresAccess,
+    redis_access: RedisAccess,
+    http: reqwest::Client,
+    sandbox_stop: CancellationToken,
+    // Dropped last: everything above lies in it.
+    _folder: OwnFolder,
+}
+
+impl Stage {
+    /// Starts everything and waits until the nodes accept reservations.
+    pub async fn start(spec: Spec) -> Result<Stage> {
+        let folder = testing::own_folder("stage")?;
+        let home = Home::new(Some(folder.path().to_owned()))?;
+        home.make()?;
+        let secrets = SecretFiles::ensure(&home)?;
+        let (postgres, postgres_access) = start_postgres(&home, spec.purpose).await?;
+        let (redis, redis_access) = start_redis(&home).await?;
+        let region = RegionName::new("east")?;
+        let mut addresses = Vec::new();
+        for _ in &spec.nodes {
+            addresses.push((free_address()?, free_address()?));
+        }
+        let sandbox_stop = CancellationToken::new();
+        let webhooks = addresses.iter().map(|(public, _)| *public).take(1).collect();
+        let sandbox_url = start_sandbox(&secrets, webhooks, spec.processing, sandbox_stop.clone()).await?;
+        let mut stage = Stage {
+            redis,
+            postgres,
+            nodes: Vec::new(),
+            sandbox_url,
+            region,
+            home,
+            secrets,
+            postgres_access,
+            redis_access,
+            http: client::http()?,
+            sandbox_stop,
+            _folder: folder,
+        };
+        for (number, (roles, (public, admin))) in spec.nodes.iter().zip(addresses).enumerate() {
+            let config = stage.write_config(number, roles, spec.worker_threads, public, admin)?;
+            stage.nodes.push(Node::start(number, config, public, admin, &[])?);
+        }
+        stage.ready().await?;
+        Ok(stage)
+    }
+
+    fn write_config(
+        &self,
+        number: usize,
+        roles: &[&str],
+        worker_threads: Option<usize>,
+        public: SocketAddr,
+        admin: SocketAddr,
+    ) -> Result<PathBuf> {
+        let folder = self.home.part(&format!("node-{number}"));
+        let state_dir = folder.join("state");
+        std::fs::create_dir_all(&state_dir).with_context(|| format!("making {}", state_dir.display()))?;
+        let config = NodeConfig {
+            region: &self.region,
+            state_dir: &state_dir,
+            roles,
+            worker_threads,
+            public,
+            admin,
+            postgres: &self.postgres_access,
+            redis: &self.redis_access,
+            secrets: &self.secrets,
+            sandbox_url: &self.sandbox_url,
+            peers: &[],
+        };
+        let file = folder.join("node.toml");
+        std::fs::write(&file, config.text()?).with_context(|| format!("writing {}", file.display()))?;
+        Ok(file)
+    }
+
+    /// Waits until every node that runs is ready.
+    pub async fn ready(&mut self) -> Result<()> {
+        for node in &mut self.nodes {
+            node.ready(&self.http).await?;
+        }
+        Ok(())
+    }
+
+    /// Where buyers reach the first node.
+    pub fn public(&self) -> SocketAddr {
+        self.nodes[0].public
+    }
+
+    /// Its name.
+    pub fn region(&self) -> RegionName {
+        self.region.clone()
+    }
+
+    /// A client without limits on what it may be used for.
+    pub fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// Keys that sign its ids and sessions.
+    pub fn ring(&self) -> Result<KeyRing> {
+        Ok(KeyRing::from_json(&std::fs::read(&self.secrets.ring)?)?)
+    }
+
+    /// Paths of its secrets.
+    pub fn secrets(&self) -> &SecretFiles {
+        &self.secrets
+    }
+
+    /// Admin interface of the first node.
+    pub fn admin(&self) -> Result<AdminAccess> {
+        Ok(AdminAccess {
+            region: self.region.clone(),
+            url: format!("http://{}", self.nodes[0].admin),
+            token: read_secret(&self.secrets.operator_token)?,
+        })
+    }
+
+    /// A connection to its database, as the region's role.
+    pub async fn sql(&self) -> Result<tokio_postgres::Client> {
+        let mut address = self.postgres.superuser(&self.postgres_access.database);
+        address.user.clone_from(&self.postgres_access.user);
+        address.password = read_secret(&self.postgres_access.password_file)?;
+        Ok(address.connect().await?)
+    }
+
+    /// A connection to its database, as superuser.
+    pub async fn sql_superuser(&self) -> Result<tokio_postgres::Client> {
+        Ok(self.postgres.superuser(&self.postgres_access.database).connect().await?)
+    }
+
+    /// Creates a concert with the body given, `title` and `sale_opens_at` filled in where they lack.
+    pub async fn define(&self, concert: &str, mut body: serde_json::Value) -> Result<()> {
+        let access = self.admin()?;
+        let fields = body.as_object_mut().context("a definition is an object")?;
+        fields.entry("title").or_insert_with(|| json!(concert));
+        fields.entry("sale_opens_at").or_insert_with(|| json!("2020-01-01T00:00:00Z"));
+        let answer = self
+            .http
+            .put(format!("{}/v1/concerts/{concert}", access.url))
+            .bearer_auth(&access.token)
+            .json(&body)
+            .send()
+            .await?;
+        if !answer.status().is_success() {
+            bail!("defining {concert}: {} {}", answer.status(), answer.text().await?);
+        }
+        self.until_shown(concert).await
+    }
+
+    /// Waits until every node shows the concert to buyers.
+    async fn until_shown(&self, concert: &str) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        for node in &self.nodes {
+            loop {
+                let url = format!("http://{}/v1/concerts/{concert}", node.public);
+                let shown = self.http.get(&url).send().await.is_ok_and(|answer| answer.status().is_success());
+                if shown {
+                    break;
+                }
+                if Instant::now() > deadline {
+                    bail!("{url} does not show the concert that was just defined");
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// What buyers see of a concert.
+    pub async fn shown(&self, concert: &str) -> Result<Concert> {
+        let url = format!("http://{}/v1/concerts/{concert}", self.public());
+        Ok(self.http.get(url).send().await?.error_for_status()?.json().await?)
+    }
+
+    /// What the first node says of itself.
+    pub async fn status(&self) -> Result<NodeStatus> {
+        let access = self.admin()?;
+        let answer = self.http.get(format!("{}/v1/status", access.url)).bearer_auth(&access.token).send().await?;
+        Ok(answer.error_for_status()?.json().await?)
+    }
+
+    /// What it says of one concert.
+    pub async fn concert_status(&self, concert: &str) -> Result<ConcertStatus> {
+        let status = self.status().await?;
+        let found = status.concerts.into_iter().find(|found| found.concert.as_str() == concert);
+        found.with_context(|| format!("the status does not list {concert}"))
+    }
+
+    /// Sends a crowd.
+    pub async fn crowd(&self, options: &load::Options) -> Result<load::Done> {
+        load::run(&self.load_target(), options, false).await
+    }
+
+    /// Where a crowd goes: its buyers are spread over the nodes.
+    pub fn load_target(&self) -> load::Target {
+        let nodes = self.nodes.iter().filter(|node| node.roles_public());
+        load::Target {
+            regions: nodes.map(|node| (format!("node-{}", node.number), format!("http://{}", node.public))).collect(),
+            sandbox: Some(self.sandbox_url.clone()),
+            records: self.records(),
+        }
+    }
+
+    fn records(&self) -> PathBuf {
+        self.home.part("records")
+    }
+
+    /// The verdict over all that was sold here, every crowd's record and the provider's included.
+    pub async fn verify(&self) -> Result<verify::Verdict> {
+        Ok(verify::audit(&self.evidence().await?))
+    }
+
+    /// What `verify` judges.
+    pub async fn evidence(&self) -> Result<verify::Evidence> {
+        let sources = verify::Sources {
+            regions: vec![self.admin()?],
+            provider: Some((self.sandbox_url.clone(), read_secret(&self.secrets.sandbox_control_token)?)),
+            records: verify::records_in(&self.records())?,
+            ring: self.ring()?,
+            concert: None::<ConcertName>,
+        };
+        verify::gather(&self.http, sources).await
+    }
+
+    /// Folder of everything.
+    pub fn folder(&self) -> &Path {
+        self.home.path()
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.sandbox_stop.cancel();
+    }
+}
+
+fn free_address() -> Result<SocketAddr> {
+    let address = own_address();
+    Ok((address, free_port(address)?).into())
+}
+
+async fn start_postgres(home: &Home, purpose: Purpose) -> Result<(Postgres, PostgresAccess)> {
+    let server = testing::own_postgres_for(purpose).await?;
+    let (password_file, password) = server_password(home, "postgres")?;
+    let address = server.ensure_database(ROLE, &password, ROLE).await?;
+    let (host, port, user, database) = (address.host, address.port, address.user, address.database);
+    Ok((server, PostgresAccess { host, port, user, database, password_file }))
+}
+
+async fn start_redis(home: &Home) -> Result<(Redis, RedisAccess)> {
+    let server = testing::redis().await?;
+    let password_file = home.secrets().join("redis-password");
+    std::fs::write(&password_file, server.password()).context("writing the password of Redis")?;
+    let url = server.url();
+    Ok((server, RedisAccess { url, password_file }))
+}
+
+async fn start_sandbox(
+    secrets: &SecretFiles,
+    nodes: Vec<SocketAddr>,
+    processing: Duration,
+    stop: CancellationToken,
+) -> Result<String> {
+    let listener = tokio::net::TcpListener::bind((own_address(), 0)).await.context("binding the sandbox")?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let read = |file: &Path| read_secret(file);
+    let mut config = SandboxConfig::new(
+        &url,
+        &read(&secrets.payment_key)?,
+        &read(&secrets.sandbox_control_token)?,
+        &read(&secrets.webhook_secret)?,
+    );
+    config.processing = processing;
+    config.webhook_urls = nodes.iter().map(|node| format!("http://{node}/v1/webhooks/stripe")).collect();
+    tokio::spawn(async move {
+        if let Err(error) = crate::sandbox::run(listener, config, stop).await {
+            tracing::error!(%error, "the sandbox ended");
+        }
+    });
+    Ok(url)
+}
