@@ -2,6 +2,7 @@
 //!
 //! The good path is one plain parse; only a refused body is parsed a second time, to find out which field it was.
 
+use crate::limits;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use std::fmt;
@@ -51,16 +52,25 @@ pub fn parse<T: DeserializeOwned + Checked>(json: &[u8]) -> Result<T, BodyError>
 #[cold]
 fn explain<T: DeserializeOwned>(json: &[u8], plain: serde_json::Error) -> BodyError {
     if plain.is_syntax() || plain.is_eof() {
-        return BodyError::Syntax(plain.to_string());
+        return BodyError::Syntax(cut(plain));
     }
     let located: Result<Object<T>, _> =
         serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(json));
     match located {
         Err(error) if error.path().iter().next().is_some() => {
-            BodyError::Field(InvalidField::new(error.path().to_string(), error.inner().to_string()))
+            BodyError::Field(InvalidField::new(cut(error.path()), cut(error.inner())))
         }
         // Missing and unknown fields of the body itself: the message names them.
-        _ => BodyError::Field(InvalidField::new("body", plain.to_string())),
+        _ => BodyError::Field(InvalidField::new("body", cut(plain))),
+    }
+}
+
+/// Parsers quote what they found, which may be as long as the body.
+fn cut(text: impl fmt::Display) -> String {
+    let text = text.to_string();
+    match text.char_indices().nth(limits::QUOTE_MAX_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 

@@ -248,7 +248,7 @@ impl KeyRing {
         Some(self.mac(purpose, key)?.chain_update(message).finalize().into_bytes().into())
     }
 
-    /// Whether `tag` (at least 16 bytes) begins the HMAC of `message`, in constant time; `None` when there is no such key.
+    /// Whether `tag` begins the HMAC of `message`, in constant time; `None` when there is no such key.
     pub(crate) fn verify(&self, purpose: Purpose, key: KeyId, message: &[u8], tag: &[u8; 16]) -> Option<bool> {
         Some(self.mac(purpose, key)?.chain_update(message).verify_truncated_left(tag).is_ok())
     }

@@ -41,6 +41,8 @@ pub const SOLUTION_MAX_BYTES: usize = 64;
 pub const DIFFICULTY_BITS_MAX: u8 = 32;
 /// A request body, in bytes.
 pub const BODY_MAX_BYTES: usize = 16 * 1024;
+/// What a refusal quotes of somebody's body, in characters: enough to find the place, too little to be a log's burden.
+pub const QUOTE_MAX_CHARS: usize = 300;
 /// What an operator may write as a reason, in bytes.
 pub const REASON_MAX_BYTES: usize = 1_000;
 

@@ -23,18 +23,19 @@ pub(crate) enum Kind {
     Session = 2,
     Recovery = 3,
     Challenge = 4,
-    Ticket = 5,
 }
 
+/// First byte of a ticket code, which shares the numbering but is signed with Ed25519 and never comes here.
+pub(crate) const TICKET_FIRST_BYTE: u8 = VERSION << 4 | 5;
+
 impl Kind {
-    pub(crate) fn first_byte(self) -> u8 {
+    fn first_byte(self) -> u8 {
         VERSION << 4 | self as u8
     }
     fn purpose(self) -> Purpose {
         match self {
             Kind::Reservation => Purpose::Reservation,
-            // A ticket code is signed with Ed25519 and never comes here.
-            Kind::Session | Kind::Recovery | Kind::Challenge | Kind::Ticket => Purpose::Session,
+            Kind::Session | Kind::Recovery | Kind::Challenge => Purpose::Session,
         }
     }
 }

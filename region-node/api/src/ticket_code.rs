@@ -5,7 +5,7 @@
 
 use crate::codec::{Reader, Writer};
 use crate::names::{ConcertName, TierName};
-use crate::seal::Kind;
+use crate::seal::TICKET_FIRST_BYTE;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
@@ -110,7 +110,7 @@ impl TicketCode {
     /// Signs. Ed25519 is deterministic: the same ticket always has the same code.
     pub fn sign(&self, signer: &TicketSigner) -> String {
         let mut writer = Writer::<MAX_BYTES>::new();
-        writer.u8(Kind::Ticket.first_byte()).put(self.ticket.as_bytes()).put(&self.holder);
+        writer.u8(TICKET_FIRST_BYTE).put(self.ticket.as_bytes()).put(&self.holder);
         writer.short(self.concert.as_str()).short(self.tier.as_str());
         let signature = signer.0.sign(writer.bytes());
         writer.put(&signature.to_bytes());
@@ -123,7 +123,7 @@ impl TicketCode {
         let len = URL_SAFE_NO_PAD.decode_slice(text, &mut buffer).map_err(|_| CodeError::Malformed)?;
         let (message, signature) = buffer[..len].split_last_chunk::<SIGNATURE_BYTES>().ok_or(CodeError::Malformed)?;
         let (&first, body) = message.split_first().ok_or(CodeError::Malformed)?;
-        if first != Kind::Ticket.first_byte() {
+        if first != TICKET_FIRST_BYTE {
             return Err(CodeError::UnknownVersion);
         }
         let signature = Signature::from_bytes(signature);

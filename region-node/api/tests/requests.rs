@@ -73,6 +73,24 @@ fn other_requests_out_of_bounds_are_refused_by_name() {
     assert!(refusal::<AcceptBooks>(r#"{"reason":" "}"#).starts_with("reason: "));
 }
 
+#[test]
+fn a_refusal_quotes_little_and_logs_show_no_secret() {
+    let id = "\"request_id\":\"00000000-0000-0000-0000-000000000007\"";
+    let long = "é".repeat(8_000);
+    for body in [format!(r#"{{{id},"quantity":"{long}"}}"#), format!(r#"{{"{long}":1}}"#)] {
+        let refused = refusal::<JoinRequest>(&body);
+        assert!(refused.chars().count() < 700, "{} characters", refused.chars().count());
+    }
+    let request: JoinRequest =
+        parse(format!(r#"{{{id},"quantity":1,"tiers":["A"],"identity":"document"}}"#).as_bytes()).unwrap();
+    let session: SessionRequest = parse(br#"{"id_token":"header.payload.tag"}"#).unwrap();
+    let check: TicketCheckRequest = parse(br#"{"code":"secretcode"}"#).unwrap();
+    let shown = format!("{request:?} {session:?} {check:?}");
+    for secret in ["document", "payload", "secretcode"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}
+
 const DEFINITION: &str = r#"{"title":"Demo","sale_opens_at":"2026-01-01T10:00:00Z",
     "tiers":[{"tier":"A","price":{"amount":12000,"currency":"EUR"},"total":1000}]}"#;
 

@@ -6,11 +6,12 @@ use crate::names::{ConcertName, RegionName, TierName};
 use crate::units::{Money, Timestamp};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
+use std::fmt;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Body of a join.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JoinRequest {
     /// The client's, one per intent: the same again is the same request.
@@ -28,6 +29,19 @@ pub struct JoinRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 128, pattern = "^[!-~]+$")]
     pub identity: Option<String>,
+}
+
+// Whose document it is belongs in no log, not even hashed.
+impl fmt::Debug for JoinRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinRequest")
+            .field("request_id", &self.request_id)
+            .field("quantity", &self.quantity)
+            .field("tiers", &self.tiers)
+            .field("any_quantity", &self.any_quantity)
+            .field("identity", &self.identity.as_ref().map(|_| "…"))
+            .finish()
+    }
 }
 
 impl Checked for JoinRequest {
