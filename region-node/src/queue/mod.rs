@@ -17,6 +17,7 @@ mod functions;
 mod group;
 mod keys;
 pub mod limits;
+pub mod positions;
 mod router;
 mod server;
 mod types;
