@@ -41,13 +41,12 @@ impl Curve {
             Some(same) if same.time_ms == point.time_ms => same.count = same.count.max(point.count),
             _ => self.0.insert(at, Point { count: point.count.max(low), ..point }),
         }
-        let mut floor = self.0[at].count;
+        let floor = self.0[at].count;
         for later in &mut self.0[at + 1..] {
             if later.count >= floor {
                 break;
             }
             later.count = floor;
-            floor = later.count;
         }
         if self.0.len() > POINTS_MAX {
             thin(&mut self.0);
