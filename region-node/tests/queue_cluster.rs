@@ -1,5 +1,7 @@
 //! The same queue on a Redis Cluster of three: every shard where its slot is, also while that slot moves under load.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod queue_support;
 
 use ops::local::{Lifetime, Redis, RedisSpec, free_port, new_password, own_address, remove_place};

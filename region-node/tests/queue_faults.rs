@@ -1,6 +1,8 @@
 //! Redis is killed, emptied, restored, hung, robbed of its functions or of its replica while people join: what was
 //! acknowledged is there exactly once, what was not is there at most once.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod queue_support;
 
 use ops::local::{Redis, testing};
