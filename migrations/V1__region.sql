@@ -257,19 +257,33 @@ CREATE TABLE payment (
     checkout_url  text,
     created_at    timestamptz NOT NULL DEFAULT now(),
     changed_at    timestamptz NOT NULL DEFAULT now(),
+    check_after   timestamptz NOT NULL DEFAULT now(),  -- while open: when the provider is asked next
     FOREIGN KEY (concert_id, entry) REFERENCES reservation
 );
 CREATE INDEX payment_reservation ON payment (concert_id, entry);
+CREATE INDEX payment_open ON payment (check_after) WHERE status = 'open';
+
+-- Whoever ends a hold that somebody may be paying for makes the provider be asked (and the intent cancelled) at once.
+CREATE FUNCTION payment_check_now() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE payment SET check_after = now()
+        WHERE concert_id = NEW.concert_id AND entry = NEW.entry AND status = 'open';
+    RETURN NULL;
+END $$;
+CREATE TRIGGER payment_check_now AFTER UPDATE OF state ON reservation
+    FOR EACH ROW WHEN (NEW.intent IS NOT NULL AND NEW.state NOT IN ('held', 'expiring'))
+    EXECUTE FUNCTION payment_check_now();
 
 CREATE TABLE webhook_event (
     event_id     text PRIMARY KEY,
     kind         text NOT NULL,
-    payload      jsonb NOT NULL,
+    payload      jsonb NOT NULL,               -- what matters of it: never a buyer's name or card
     received_at  timestamptz NOT NULL DEFAULT now(),
     processed_at timestamptz,
-    attempts     integer NOT NULL DEFAULT 0
+    attempts     integer NOT NULL DEFAULT 0,
+    try_after    timestamptz NOT NULL DEFAULT now()
 );
-CREATE INDEX webhook_event_open ON webhook_event (received_at) WHERE processed_at IS NULL;
+CREATE INDEX webhook_event_open ON webhook_event (try_after) WHERE processed_at IS NULL;
 
 -- Money that goes back: asked of the provider until it says so, with refund_id as the idempotency key.
 CREATE TABLE refund (
@@ -282,9 +296,10 @@ CREATE TABLE refund (
     provider_refund text,
     created_at      timestamptz NOT NULL DEFAULT now(),
     done_at         timestamptz,
-    attempts        integer NOT NULL DEFAULT 0
+    attempts        integer NOT NULL DEFAULT 0,
+    try_after       timestamptz NOT NULL DEFAULT now()
 );
-CREATE INDEX refund_open ON refund (created_at) WHERE done_at IS NULL;
+CREATE INDEX refund_open ON refund (try_after) WHERE done_at IS NULL;
 
 CREATE TABLE ticket (
     ticket_id   uuid PRIMARY KEY,

@@ -7,7 +7,29 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Every fail point there is; tests walk this list.
-pub const ALL: &[&str] = &[];
+pub const ALL: &[&str] = &[
+    "payments.expire.before_commit",
+    "payments.expiry.after_ask",
+    "payments.expiry.after_cancel",
+    "payments.expiry.after_claim",
+    "payments.expiry.after_commit",
+    "payments.expiry.after_extend",
+    "payments.expiry.after_mark",
+    "payments.expiry.before_expire",
+    "payments.refund.after_call",
+    "payments.refund.after_commit",
+    "payments.refund.before_call",
+    "payments.settle.after_commit",
+    "payments.settle.before_book",
+    "payments.settle.before_commit",
+    "payments.start.after_commit",
+    "payments.start.after_intent",
+    "payments.start.before_commit",
+    "payments.start.before_intent",
+    "payments.webhook.after_claim",
+    "payments.webhook.after_store",
+    "payments.webhook.before_store",
+];
 
 /// Why a fail point could not be armed.
 #[derive(Debug, thiserror::Error)]

@@ -7,4 +7,6 @@ pub mod failpoints;
 pub mod http;
 pub mod limits;
 pub mod metrics;
+pub mod payments;
 pub mod queue;
+pub mod tickets;

@@ -2,6 +2,7 @@
 //!
 //! - [`book`] is the lock of a concert: whoever moves a counter takes it first. Order: book, reservation, quota.
 //! - [`concerts`] definitions; [`snapshot`] and [`status`] what nodes show; [`ledger`] what auditors read.
+//! - [`payments`] and [`tickets`]: what is paid, and what it gives.
 //! - [`allocate`], [`release`], [`finals`], [`fold`], [`reclaim`], [`generations`]: the transactions themselves.
 //!
 //! Must never: hold a lock across a call to anything but this database, or believe a commit that it did not see succeed.
@@ -9,8 +10,10 @@
 pub mod book;
 pub mod concerts;
 pub mod migrate;
+pub mod payments;
 pub mod snapshot;
 pub mod status;
+pub mod tickets;
 
 pub use migrate::Identity;
 pub use snapshot::snapshot;
