@@ -13,5 +13,6 @@ pub mod output;
 pub mod sandbox;
 pub mod stage;
 pub mod status;
+pub mod ticket;
 pub mod up;
 pub mod verify;

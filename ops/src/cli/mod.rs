@@ -44,6 +44,8 @@ enum Command {
     Bench(crate::bench::Options),
     /// Payment provider that moves no money
     Sandbox(crate::sandbox::command::Args),
+    /// Check tickets
+    Ticket(crate::ticket::Args),
 }
 
 /// What every subcommand is given.
@@ -83,6 +85,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Verify(args) => crate::verify::command::run(context, args).await,
         Command::Bench(options) => crate::bench::run(context, options).await,
         Command::Sandbox(args) => crate::sandbox::command::run(context, args).await,
+        Command::Ticket(args) => crate::ticket::run(context, args),
     }
 }
 
