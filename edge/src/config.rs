@@ -294,11 +294,21 @@ pub struct HealthConfig {
     pub ok_after: u32,
     /// What a region reported counts for so long, in milliseconds.
     pub report_life_ms: u64,
+    /// Certificate (PEM) of who signed the regions' admin ports' certificates, where those speak TLS.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Default for HealthConfig {
     fn default() -> Self {
-        Self { interval_ms: 1_000, timeout_ms: 900, up_after: 20, down_after: 10, ok_after: 10, report_life_ms: 15_000 }
+        Self {
+            interval_ms: 1_000,
+            timeout_ms: 900,
+            up_after: 20,
+            down_after: 10,
+            ok_after: 10,
+            report_life_ms: 15_000,
+            ca_file: None,
+        }
     }
 }
 
@@ -407,6 +417,7 @@ impl Config {
         absolute(&mut config.state_folder);
         config.geo.databases.iter_mut().for_each(absolute);
         config.admin_token_file.iter_mut().for_each(absolute);
+        config.health.ca_file.iter_mut().for_each(absolute);
         config.answers.cookie_secret_file.iter_mut().for_each(absolute);
         config.regions.iter_mut().filter_map(|r| r.status_token_file.as_mut()).for_each(absolute);
         config.haproxy.certificate.iter_mut().for_each(absolute);

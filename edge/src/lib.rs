@@ -11,10 +11,11 @@
 //! | `live` | health, load, drains, hand-overs | but `watch` and `drains` |
 //! | `snapshot` | all that an answer is made from, as one value | yes, once read |
 //! | `config`, `haproxy` | what an operator says; what HAProxy is told | but for reading files |
-//! | `net`, `server` | sockets, admin port, reload | no |
+//! | `net`, `admin`, `server` | sockets, admin port, reload | no |
 //!
 //! Invariant: an answer is made by `dns::answer` from one `snapshot::Snapshot`, whichever way the query came.
 
+pub mod admin;
 pub mod choice;
 pub mod config;
 pub mod dns;
@@ -22,6 +23,8 @@ pub mod geo;
 pub mod haproxy;
 pub mod limits;
 pub mod live;
+pub mod net;
+pub mod server;
 pub mod snapshot;
 pub mod wire;
 pub mod zone;

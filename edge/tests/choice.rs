@@ -283,3 +283,39 @@ fn mistakes_in_regions_and_preferences_are_named() {
         assert!(error.contains(says), "{error}");
     }
 }
+
+#[test]
+fn the_example_is_a_sound_configuration_and_so_are_its_defaults() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("edge.example.toml");
+    let (as_written, snapshot) = edge::server::check(&path).unwrap();
+    assert_eq!((as_written.regions.len(), where_is(&snapshot, "41.0.0.0/24").region.as_str()), (2, "east"));
+    // Every default that the file shows is the default: with the marks taken away, nothing changes.
+    let file = std::fs::read_to_string(&path).unwrap();
+    let shown: Vec<&str> = file.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)).collect();
+    let optional = [
+        "admin_token_file",
+        "nsid",
+        "chaos_version",
+        "cookie_secret_file",
+        "exempt",
+        "ca_file",
+        "certificate",
+        "socket",
+        "status_token_file",
+        "capacity_per_s",
+        "asns",
+        "nodes",
+        "Configuration of",
+    ];
+    let text = shown
+        .into_iter()
+        .filter(|line| !optional.iter().any(|key| line.starts_with(key)))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("edge.toml"), text).unwrap();
+    let mut uncommented = Config::load(&folder.path().join("edge.toml")).unwrap();
+    uncommented.state_folder = as_written.state_folder.clone();
+    uncommented.geo = as_written.geo.clone();
+    assert_eq!(serde_json::to_value(&uncommented).unwrap(), serde_json::to_value(&as_written).unwrap());
+}

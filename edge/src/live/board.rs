@@ -15,6 +15,7 @@ struct Entry {
     checked: bool,
     drained: bool,
     report: Option<(u64, Report)>,
+    pushed_ms: Option<u64>,
     capacity_per_s: Option<f64>,
     last_error: Option<String>,
 }
@@ -67,6 +68,7 @@ impl Board {
                 checked: true,
                 drained: false,
                 report: None,
+                pushed_ms: None,
                 capacity_per_s: None,
                 last_error: None,
             });
@@ -103,9 +105,19 @@ impl Board {
         }
     }
 
-    /// Takes a report in.
+    /// Takes in a report that the region pushed.
     pub fn report(&mut self, region: RegionIdx, report: Report, now_ms: u64) {
         if let Some(entry) = self.entries.get_mut(region.at()) {
+            entry.report = Some((now_ms, report));
+            entry.pushed_ms = Some(now_ms);
+        }
+    }
+
+    /// Takes in a report reckoned from the region's status: it knows less, so one that was pushed goes before it.
+    pub fn reckoned(&mut self, region: RegionIdx, report: Report, now_ms: u64) {
+        let life_ms = self.report_life_ms;
+        let Some(entry) = self.entries.get_mut(region.at()) else { return };
+        if entry.pushed_ms.is_none_or(|at| now_ms.saturating_sub(at) > life_ms) {
             entry.report = Some((now_ms, report));
         }
     }

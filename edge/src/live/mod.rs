@@ -8,9 +8,11 @@ mod drains;
 mod health;
 mod report;
 mod spill;
+mod watch;
 
 pub use board::{Board, RegionView};
 pub use drains::{DrainError, Drains};
 pub use health::{Damping, Health, HealthState};
-pub use report::{Report, ReportError, report_in_status};
+pub use report::{Report, ReportError, StatusMeter};
 pub use spill::{Load, Spill, SpillRules};
+pub use watch::{BoardHandle, WatchError, spawn as spawn_watch};

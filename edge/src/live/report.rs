@@ -1,7 +1,9 @@
 //! What a region says about its load and stock: pushed to the edge, or read from the region's own status.
 //!
-//! The pushed form is strict (unknown fields are refused); in a region's status the same object stands under `edge`, among
-//! fields that are none of our business.
+//! The pushed form is strict (unknown fields are refused); a status is read leniently, since most of it is none of our
+//! business. Pure: the time is an argument.
+
+use std::collections::{HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -63,18 +65,101 @@ impl Report {
     }
 }
 
-/// The report within a region's `GET /v1/status`; `None` when it has none.
-///
-/// # Errors
-/// [`ReportError`] when there is one that cannot be read.
-pub fn report_in_status(body: &[u8]) -> Result<Option<Report>, ReportError> {
-    #[derive(Deserialize)]
-    struct Status {
-        #[serde(default)]
-        edge: Option<Report>,
+/// What of a region's `GET /v1/status` the edge reads; the region may say more.
+#[derive(Deserialize)]
+struct Status {
+    #[serde(default)]
+    concerts: Vec<Concert>,
+    /// A report ready made, for regions of another make; it goes before what is reckoned from the rest.
+    #[serde(default)]
+    edge: Option<Report>,
+}
+
+#[derive(Deserialize)]
+struct Concert {
+    concert: String,
+    state: String,
+    #[serde(default)]
+    halted: Option<String>,
+    #[serde(default)]
+    queued: u64,
+    #[serde(default)]
+    shards: Vec<Shard>,
+    #[serde(default)]
+    pools: Vec<Pool>,
+}
+
+#[derive(Deserialize)]
+struct Shard {
+    shard: u64,
+    generation: u64,
+    tail_seq: u64,
+}
+
+#[derive(Deserialize)]
+struct Pool {
+    available: i64,
+}
+
+/// Joins are counted over so long, in milliseconds: long enough to be smooth, short enough to see a crowd come.
+const WINDOW_MS: u64 = 10_000;
+
+/// Makes reports out of a region's successive statuses: its queues count every join that was accepted, so the joins per
+/// second are the growth of their ends.
+#[derive(Debug, Default)]
+pub struct StatusMeter {
+    tails: HashMap<(String, u64, u64), u64>,
+    joins: VecDeque<(u64, u64)>,
+}
+
+impl StatusMeter {
+    /// Reads a status that came at `now_ms`; the first one makes no report yet, since a rate needs two.
+    ///
+    /// # Errors
+    /// [`ReportError`] when it is none.
+    pub fn read(&mut self, body: &[u8], now_ms: u64) -> Result<Option<Report>, ReportError> {
+        let status: Status = serde_json::from_slice(body).map_err(|e| ReportError::Shape(e.to_string()))?;
+        if let Some(report) = status.edge {
+            return report.checked().map(Some);
+        }
+        let open = || status.concerts.iter().filter(|c| c.state == "open");
+        let grown = self.grown(open());
+        self.joins.push_back((now_ms, grown));
+        while self.joins.len() > 2 && self.joins.get(1).is_some_and(|(at, _)| at + WINDOW_MS <= now_ms) {
+            self.joins.pop_front();
+        }
+        // The first entry only marks where the window begins: its joins came before it.
+        let since_ms = self.joins.front().map_or(now_ms, |(at, _)| *at);
+        if self.joins.len() < 2 || since_ms >= now_ms {
+            return Ok(None);
+        }
+        let joins: u64 = self.joins.iter().skip(1).map(|(_, grown)| grown).sum();
+        let selling = || open().filter(|c| c.halted.is_none()).flat_map(|c| &c.pools);
+        let stock = selling().map(|p| u64::try_from(p.available).unwrap_or(0)).sum();
+        Ok(Some(Report {
+            arrivals_per_s: joins as f64 * 1000.0 / (now_ms - since_ms) as f64,
+            capacity_per_s: None,
+            queue: open().map(|c| c.queued).sum(),
+            queue_max: None,
+            stock: open().next().is_some().then_some(stock),
+        }))
     }
-    let status: Status = serde_json::from_slice(body).map_err(|e| ReportError::Shape(e.to_string()))?;
-    status.edge.map(Report::checked).transpose()
+
+    /// By how much all queues together have grown since the last status. A queue not seen before has not grown.
+    fn grown<'a>(&mut self, concerts: impl Iterator<Item = &'a Concert>) -> u64 {
+        let mut tails = HashMap::new();
+        let mut grown = 0u64;
+        for concert in concerts {
+            for shard in &concert.shards {
+                let key = (concert.concert.clone(), shard.shard, shard.generation);
+                let before = self.tails.get(&key).copied().unwrap_or(shard.tail_seq);
+                grown = grown.saturating_add(shard.tail_seq.saturating_sub(before));
+                tails.insert(key, shard.tail_seq);
+            }
+        }
+        self.tails = tails;
+        grown
+    }
 }
 
 #[cfg(test)]
@@ -82,15 +167,79 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strict_when_pushed_lenient_in_a_status() {
+    fn strict_when_pushed() {
         let report = Report::from_json(br#"{"arrivals_per_s":12.5,"queue":950,"queue_max":1000,"stock":0}"#).unwrap();
         assert!(report.is_queue_full());
         assert_eq!((report.stock, report.capacity_per_s), (Some(0), None));
         assert!(matches!(Report::from_json(br#"{"arrivals_per_s":1,"x":1}"#), Err(ReportError::Shape(_))));
         assert_eq!(Report::from_json(br#"{"arrivals_per_s":-1}"#), Err(ReportError::Bounds("arrivals_per_s")));
-        assert_eq!(report_in_status(br#"{"region":"east","queues":[]}"#), Ok(None));
-        let found = report_in_status(br#"{"region":"east","edge":{"arrivals_per_s":3}}"#).unwrap().unwrap();
-        assert_eq!(found.arrivals_per_s, 3.0);
-        assert!(!found.is_queue_full());
+    }
+
+    /// A status as the region's own types write it.
+    fn status(tails: [u64; 2], available: i64) -> Vec<u8> {
+        use region_api::wire::{ConcertState, ConcertStatus, NodeStatus, PoolStatus, QuotaColumns, ShardStatus};
+        let shard =
+            |(shard, tail_seq)| ShardStatus { shard, generation: 1, cursor_seq: 0, tail_seq, lost_generations: vec![] };
+        let pool = PoolStatus {
+            tier: "A".parse().unwrap(),
+            epoch: 1,
+            registered_as: Default::default(),
+            columns: QuotaColumns::default(),
+            unfolded: 0,
+            held: 0,
+            available,
+        };
+        let concert = ConcertStatus {
+            concert: "demo".parse().unwrap(),
+            state: ConcertState::Open,
+            version: 1,
+            book: 1,
+            halted: None,
+            queued: 42,
+            waiting: 0,
+            shards: (0u16..).zip(tails).map(shard).collect(),
+            pools: vec![pool],
+        };
+        let status = NodeStatus {
+            region: "east".parse().unwrap(),
+            node: "n1".to_owned(),
+            version: "0".to_owned(),
+            roles: vec![],
+            allocating: true,
+            draining: false,
+            ready: true,
+            missing: vec![],
+            identity: None,
+            last_arbiter_contact: None,
+            concerts: vec![concert],
+            as_of: serde_json::from_str("\"2026-01-01T00:00:00Z\"").unwrap(),
+        };
+        serde_json::to_vec(&status).unwrap()
+    }
+
+    #[test]
+    fn joins_per_second_are_the_growth_of_the_queues() {
+        let mut meter = StatusMeter::default();
+        assert_eq!(meter.read(&status([100, 50], 7), 1_000), Ok(None));
+        let report = meter.read(&status([150, 100], 0), 2_000).unwrap().unwrap();
+        assert_eq!((report.arrivals_per_s, report.queue, report.stock), (100.0, 42, Some(0)));
+        for second in 3..30 {
+            meter.read(&status([150, 100 + 10 * second], 3), second * 1_000).unwrap();
+        }
+        let report = meter.read(&status([150, 400], 3), 30_000).unwrap().unwrap();
+        assert!(
+            (9.0..12.0).contains(&report.arrivals_per_s),
+            "the crowd of the start is forgotten: {}",
+            report.arrivals_per_s
+        );
+        assert_eq!(
+            meter
+                .read(b"{\"region\":\"east\",\"edge\":{\"arrivals_per_s\":3}}", 31_000)
+                .unwrap()
+                .unwrap()
+                .arrivals_per_s,
+            3.0
+        );
+        assert!(meter.read(b"no", 32_000).is_err());
     }
 }

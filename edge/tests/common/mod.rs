@@ -11,6 +11,7 @@ use edge::snapshot::Snapshot;
 use hickory_proto::op::Message;
 use hickory_proto::serialize::binary::BinDecodable;
 
+pub(crate) mod live;
 pub(crate) mod mmdb;
 
 /// A configuration with three regions in Germany, the USA and Japan, and a bit of everything in the zone.
