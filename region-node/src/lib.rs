@@ -1,12 +1,19 @@
 //! One region of a sale: intake, allocator, recycler, payments, tickets and the HTTP interfaces around them.
 
+pub mod allocator;
+pub mod books;
 pub mod clock;
 pub mod config;
 pub mod db;
 pub mod failpoints;
+pub mod folder;
+pub mod generations;
 pub mod http;
 pub mod limits;
 pub mod metrics;
+pub mod outbox;
 pub mod payments;
 pub mod queue;
+pub mod recycler;
 pub mod tickets;
+pub mod witness;

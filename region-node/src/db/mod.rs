@@ -7,10 +7,18 @@
 //!
 //! Must never: hold a lock across a call to anything but this database, or believe a commit that it did not see succeed.
 
+pub mod allocate;
 pub mod book;
 pub mod concerts;
+pub mod finals;
+pub mod fold;
+pub mod generations;
 pub mod migrate;
+pub mod outbox;
 pub mod payments;
+pub mod ranges;
+pub mod reclaim;
+pub mod release;
 pub mod snapshot;
 pub mod status;
 pub mod tickets;
@@ -181,6 +189,14 @@ fn chain(error: &tokio_postgres::Error) -> String {
         None => error.to_string(),
     }
 }
+
+/// Stops here with an error when a test armed the fail point of that name.
+macro_rules! db_fail_point {
+    ($name:literal) => {
+        fail::fail_point!($name, |_| Err($crate::db::DbError::FailPoint($name).into()))
+    };
+}
+pub(crate) use db_fail_point;
 
 /// The region's database. Cheap to clone.
 #[derive(Clone)]

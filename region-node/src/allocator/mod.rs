@@ -1,0 +1,341 @@
+//! The allocator: decides everybody in the queues, in batches, one SQL transaction each.
+//!
+//! One task of the whole region is active, on a connection that holds an advisory lock; the others wait for the lock.
+//! The lock only saves work: what makes two of them safe is the compare-and-set of the cursors under the book's lock.
+//! While a batch is being written, the next one is read from Redis and what is decided is trimmed there. Must never:
+//! keep a decision in memory; after any error everything is read again from SQL.
+
+pub(crate) mod decide;
+pub(crate) mod feed;
+pub(crate) mod house;
+
+use crate::books::{Books, BooksError, backoff};
+use crate::db::allocate::{Batches, CursorMove, Place};
+use crate::db::book::Floor as _;
+use crate::db::concerts::{self, ConcertRow};
+use crate::db::{DbError, db_fail_point, to_u64};
+use crate::generations;
+use feed::Feed;
+use foldhash::HashMap;
+use metrics::{counter, gauge, histogram};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Reservations in a batch: one lock of the book for so many.
+pub const BATCH_MAX: usize = 1_000;
+/// A batch that is not full is decided after this long.
+pub const BATCH_WAIT: Duration = Duration::from_millis(50);
+/// How often definitions, generations, ranges and closings are looked at.
+const HOUSE_EVERY: Duration = Duration::from_secs(1);
+/// How often a standby looks whether the lock is free.
+const LOCK_EVERY: Duration = Duration::from_secs(1);
+/// The session lock of the active allocator (an arbitrary number).
+const ALLOCATOR_LOCK: i64 = 0x626f_786f_6666_0002;
+
+/// What others may know about this node's allocator.
+#[derive(Debug, Default)]
+pub struct AllocatorState {
+    active: AtomicBool,
+}
+
+impl AllocatorState {
+    /// Whether this node decides.
+    pub fn is_active(&self) -> bool {
+        self.active.load(Ordering::Relaxed)
+    }
+}
+
+/// Runs until shutdown: waits for the lock, decides, and after every failure begins again with a new connection.
+pub async fn run(books: Arc<Books>, state: Arc<AllocatorState>, shutdown: CancellationToken) {
+    let mut failures = 0;
+    while !shutdown.is_cancelled() {
+        let result = tokio::select! {
+            result = lead(&books, &state) => result,
+            () = shutdown.cancelled() => break,
+        };
+        state.active.store(false, Ordering::Relaxed);
+        gauge!("boxoffice_allocator_active").set(0.0);
+        let pause = match result {
+            Ok(Led::Standby) => {
+                failures = 0;
+                LOCK_EVERY
+            }
+            Err(error) => {
+                failures += 1;
+                counter!("boxoffice_allocator_failures_total").increment(1);
+                tracing::warn!(%error, failures, "the allocator begins again");
+                backoff(failures)
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shutdown.cancelled() => break,
+        }
+    }
+    state.active.store(false, Ordering::Relaxed);
+}
+
+enum Led {
+    /// Somebody else has the lock.
+    Standby,
+}
+
+/// Takes the lock and decides until something fails.
+async fn lead(books: &Books, state: &AllocatorState) -> Result<Led, BooksError> {
+    let dedicated = books.db.dedicated("region-node allocator").await?;
+    let locked = dedicated.client.query_one("SELECT pg_try_advisory_lock($1)", &[&ALLOCATOR_LOCK]).await;
+    if !locked.map_err(DbError::from)?.get::<_, bool>(0) {
+        return Ok(Led::Standby);
+    }
+    let mut active = Allocator { books, batches: Batches::prepare(dedicated).await?, lines: HashMap::default() };
+    state.active.store(true, Ordering::Relaxed);
+    gauge!("boxoffice_allocator_active").set(1.0);
+    loop {
+        active.round().await?;
+    }
+}
+
+/// One active allocator. After an error: drop it and make another.
+pub struct Allocator<'a> {
+    books: &'a Books,
+    batches: Batches,
+    lines: HashMap<i32, Line>,
+}
+
+/// One concert.
+struct Line {
+    concert: ConcertRow,
+    feed: Feed,
+    /// Nothing to hold: the cursors stop.
+    dry: bool,
+    /// The last batch was full: go on at once.
+    busy: bool,
+    /// Decided and not yet trimmed in Redis.
+    to_trim: Vec<CursorMove>,
+    /// Halted or unsound: only looked at again by housekeeping.
+    resting: bool,
+    house_at: Instant,
+}
+
+/// What one transaction did.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Batch {
+    /// Places that got a row, a waiting row or a range.
+    pub(crate) decided: usize,
+    /// No tier has stock left.
+    pub(crate) dry: bool,
+    /// The definition changed since it was read.
+    pub(crate) stale: bool,
+}
+
+impl<'a> Allocator<'a> {
+    /// On a connection of its own, whatever the advisory lock says: for what measures it, and what shows that two at
+    /// once are safe.
+    pub async fn unlocked(books: &'a Books) -> Result<Self, BooksError> {
+        let batches = Batches::prepare(books.db.dedicated("region-node allocator").await?).await?;
+        Ok(Self { books, batches, lines: HashMap::default() })
+    }
+
+    /// Every concert once; then, when none had a full batch, a pause.
+    pub async fn round(&mut self) -> Result<(), BooksError> {
+        let began = Instant::now();
+        self.refresh().await?;
+        let mut busy = false;
+        let ids: Vec<i32> = self.lines.keys().copied().collect();
+        for id in ids {
+            let Some(mut line) = self.lines.remove(&id) else { continue };
+            // On an error the line is dropped with everything that it knew.
+            self.work(&mut line).await?;
+            busy |= line.busy;
+            self.lines.insert(id, line);
+        }
+        if !busy {
+            let rest = BATCH_WAIT.saturating_sub(began.elapsed()).max(Duration::from_millis(1));
+            tokio::select! {
+                () = tokio::time::sleep(rest) => {}
+                () = self.books.stock_back.notified() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads definitions, keeps house, and begins with concerts that are new.
+    async fn refresh(&mut self) -> Result<(), BooksError> {
+        let due = self.lines.is_empty() || self.lines.values().any(|line| line.house_at <= Instant::now());
+        if !due {
+            return Ok(());
+        }
+        for concert in concerts::load_all(&self.books.db).await? {
+            let line = self.lines.remove(&concert.concert_id);
+            match self.keep(concert, line).await {
+                Ok(line) => {
+                    self.lines.insert(line.concert.concert_id, line);
+                }
+                Err(error) if error.is_transient() => return Err(error),
+                // One concert's trouble does not stop the others.
+                Err(error) => tracing::error!(%error, "a concert is left alone for now"),
+            }
+        }
+        if self.lines.is_empty() {
+            tokio::time::sleep(BATCH_WAIT * 4).await;
+        }
+        Ok(())
+    }
+
+    async fn keep(&mut self, concert: ConcertRow, line: Option<Line>) -> Result<Line, BooksError> {
+        let house_at = Instant::now() + HOUSE_EVERY;
+        if concert.halted.is_some() {
+            let feed = Feed::new(concert.queue(), &[]);
+            return Ok(Line { concert, feed, dry: true, busy: false, to_trim: vec![], resting: true, house_at });
+        }
+        let books = self.books;
+        if let Err(error) = books.check(&concert).await {
+            let BooksError::Db(DbError::BehindWitness { .. }) = &error else { return Err(error) };
+            let feed = Feed::new(concert.queue(), &[]);
+            return Ok(Line { concert, feed, dry: true, busy: false, to_trim: vec![], resting: true, house_at });
+        }
+        let generations = generations::ensure(books, &concert).await?;
+        let tails = books.queue.shards(concert.queue()).await?;
+        let mut passed = false;
+        loop {
+            let house = match house::keep(books, &concert, &tails).await {
+                Err(BooksError::Db(error)) => {
+                    books.halt_if_unsound(&concert.concert, &error).await?;
+                    return Err(error.into());
+                }
+                other => other?,
+            };
+            if let Some(book) = house.book {
+                books.note_book(concert.concert_id, book);
+            }
+            passed |= house.passed;
+            if house.ended == 0 {
+                break;
+            }
+        }
+        let kept = line.filter(|line| !passed && !line.resting && line.feed.covers(&generations));
+        let generations =
+            if passed { crate::db::generations::load(&books.db, concert.concert_id).await? } else { generations };
+        Ok(match kept {
+            Some(line) => Line { concert, house_at, ..line },
+            None => {
+                let feed = Feed::new(concert.queue(), &generations);
+                Line { concert, feed, dry: false, busy: false, to_trim: vec![], resting: false, house_at }
+            }
+        })
+    }
+
+    /// One batch of one concert, if there is something to decide and something to hold.
+    async fn work(&mut self, line: &mut Line) -> Result<(), BooksError> {
+        line.busy = false;
+        if line.resting {
+            return Ok(());
+        }
+        let id = line.concert.concert_id;
+        let before_opening = line.concert.closed_at_ms.is_some();
+        if before_opening {
+            return Ok(());
+        }
+        if line.feed.is_empty() {
+            line.feed.refill(&self.books.queue).await?;
+        }
+        let (stock, waiting) = if line.dry || line.feed.is_empty() { self.look(id).await? } else { (true, true) };
+        if !stock {
+            line.dry = true;
+            return Ok(());
+        }
+        let taken = line.feed.take(BATCH_MAX);
+        if taken.is_empty() && !waiting {
+            return line.feed.refill(&self.books.queue).await.map_err(Into::into);
+        }
+        let full = taken.len() >= BATCH_MAX / 2;
+        let places: Vec<Place> = taken.iter().cloned().map(Place::from).collect();
+        let trims = std::mem::take(&mut line.to_trim);
+        let (books, batches, feed) = (self.books, &self.batches, &mut line.feed);
+        let began = Instant::now();
+        let transaction = transact(books, batches, &line.concert, &places, &mut line.to_trim);
+        // Reading ahead and trimming go on while PostgreSQL works.
+        let (done, refilled, trimmed) =
+            tokio::join!(transaction, feed.refill(&books.queue), trim(books, &line.concert, trims));
+        let (batch, undecided) = match done {
+            Ok(done) => done,
+            Err(error) => {
+                // Best effort: a broken connection rolls back by itself.
+                let _ = self.batches.roll_back().await;
+                self.books.halt_if_unsound(&line.concert.concert, &error).await?;
+                return Err(error.into());
+            }
+        };
+        refilled?;
+        trimmed?;
+        histogram!("boxoffice_allocator_batch_seconds").record(began.elapsed());
+        counter!("boxoffice_allocator_decided_total").increment(batch.decided as u64);
+        let keep = taken.len() - undecided;
+        line.feed.put_back(taken.into_iter().skip(keep).collect());
+        line.dry = batch.dry;
+        line.busy = (full || batch.decided >= BATCH_MAX / 2) && !batch.dry;
+        if batch.stale {
+            line.house_at = Instant::now();
+            line.busy = true;
+        }
+        Ok(())
+    }
+
+    /// Whether there is something to hold, and whether anybody waits in SQL.
+    async fn look(&self, concert_id: i32) -> Result<(bool, bool), BooksError> {
+        let query = "SELECT EXISTS (SELECT FROM quota WHERE concert_id = $1
+                         AND granted - returned - held_in + released + refunded > 0),
+                     EXISTS (SELECT FROM waiting WHERE concert_id = $1)";
+        let client = self.books.db.client().await?;
+        let statement = client.prepare_cached(query).await.map_err(DbError::from)?;
+        let row = client.query_one(&statement, &[&concert_id]).await.map_err(DbError::from)?;
+        Ok((row.get(0), row.get(1)))
+    }
+}
+
+/// One transaction. Returns what it did and how many of `places` stay in the queue, counted from the end.
+async fn transact(
+    books: &Books,
+    batches: &Batches,
+    concert: &ConcertRow,
+    places: &[Place],
+    to_trim: &mut Vec<CursorMove>,
+) -> Result<(Batch, usize), DbError> {
+    let id = concert.concert_id;
+    let witnessed = books.of(id);
+    let mut ground = batches.open(id, witnessed, places, BATCH_MAX as i64).await?;
+    let stale = ground.version != concert.version;
+    if stale || ground.over {
+        batches.roll_back().await?;
+        return Ok((Batch { stale, dry: ground.over, decided: 0 }, places.len()));
+    }
+    let mut all = std::mem::take(&mut ground.waiting);
+    let waited = all.len();
+    // When those who waited fill a batch, the queue's turn comes with the next.
+    let room = BATCH_MAX.saturating_sub(waited).min(places.len());
+    all.extend_from_slice(&places[..room]);
+    let outcome = decide::decide(&concert.definition, &ground, &all, waited, rand::random::<f64>);
+    let from_queue = outcome.taken.saturating_sub(waited);
+    let batch = Batch { decided: outcome.taken, dry: outcome.dry, stale: false };
+    let decided = outcome.decided;
+    if decided.is_empty() {
+        batches.roll_back().await?;
+        return Ok((batch, places.len() - from_queue));
+    }
+    batches.commit(id, ground.locked, &all, &decided).await?;
+    books.note_book(id, to_u64(ground.locked.book));
+    db_fail_point!("allocator.after_note");
+    to_trim.extend_from_slice(&decided.cursors);
+    Ok((batch, places.len() - from_queue))
+}
+
+/// Lets go in Redis of what is decided in SQL.
+async fn trim(books: &Books, concert: &ConcertRow, trims: Vec<CursorMove>) -> Result<(), BooksError> {
+    for decided in trims {
+        books.queue.trim(concert.queue(), decided.shard, decided.generation, decided.to_seq, false).await?;
+        db_fail_point!("allocator.between_trims");
+    }
+    Ok(())
+}
