@@ -9,7 +9,7 @@ use super::config::QueueConfig;
 use super::failure::CallError;
 use super::functions::JOIN;
 use super::group::{Group, GroupResult};
-use super::limits::WAIT_MAX;
+use super::limits::{BUSY_ITEMS, WAIT_MAX};
 use super::router::Router;
 use super::server::Server;
 use super::types::JoinError;
@@ -40,13 +40,15 @@ impl Committing {
                 if busy && self.waiting(&server) < self.config.batch_items_max {
                     // Joins are many: fewer, larger batches cost less than they wait.
                     tokio::time::sleep(self.config.batch_wait_max).await;
+                } else {
+                    // Requests that are ready to run get in first; costs nothing when there are none.
+                    tokio::task::yield_now().await;
                 }
                 let groups = self.take(&server, self.config.batch_items_max);
                 if groups.is_empty() {
                     break;
                 }
-                busy =
-                    groups.iter().map(|group| group.count as usize).sum::<usize>() >= self.config.batch_items_max / 4;
+                busy = groups.iter().map(|group| group.count as usize).sum::<usize>() >= BUSY_ITEMS;
                 self.commit(&server, groups).await;
             }
         }

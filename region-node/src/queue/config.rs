@@ -55,7 +55,7 @@ impl QueueConfig {
             password: None,
             cluster: false,
             wait_replicas: 0,
-            batch_items_max: 512,
+            batch_items_max: 2_000,
             batch_wait_max: Duration::from_millis(2),
             inflight_max: 50_000,
         }
