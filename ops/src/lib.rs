@@ -13,6 +13,7 @@ pub mod output;
 pub mod sandbox;
 pub mod stage;
 pub mod status;
+pub mod test;
 pub mod ticket;
 pub mod up;
 pub mod verify;

@@ -34,6 +34,8 @@ enum Command {
     Down(crate::down::Args),
     /// Who is there, and what each says of itself
     Status,
+    /// Formatting, lints, dependencies and all tests
+    Test(crate::test::Args),
     /// Create, list, show or close concerts
     Concert(crate::concert::Args),
     /// Send a crowd of buyers, then verify the books
@@ -80,6 +82,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Up(args) => crate::up::run(context, args).await,
         Command::Down(args) => crate::down::run(context, args).await,
         Command::Status => crate::status::run(context).await,
+        Command::Test(args) => crate::test::run(context, args).await,
         Command::Concert(args) => crate::concert::run(context, args).await,
         Command::Load(options) => crate::load::command::run(context, options).await,
         Command::Verify(args) => crate::verify::command::run(context, args).await,
