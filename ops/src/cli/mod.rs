@@ -59,6 +59,11 @@ pub struct Context {
     pub home: Home,
 }
 
+/// The names of all commands.
+pub fn commands() -> Vec<String> {
+    <Cli as clap::CommandFactory>::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
+}
+
 /// Parses the command line, runs the command, and says how it ended.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
