@@ -1,7 +1,10 @@
 //! One region of a sale: intake, allocator, recycler, payments, tickets and the HTTP interfaces around them.
 
 pub mod allocator;
+pub mod app;
+pub mod around;
 pub mod books;
+pub mod catalog;
 pub mod clock;
 pub mod config;
 pub mod db;
@@ -11,9 +14,12 @@ pub mod generations;
 pub mod http;
 pub mod limits;
 pub mod metrics;
+pub mod node;
 pub mod outbox;
 pub mod payments;
 pub mod queue;
 pub mod recycler;
+pub mod status;
 pub mod tickets;
+pub mod view;
 pub mod witness;

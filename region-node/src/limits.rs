@@ -24,10 +24,6 @@ pub const FORWARDS_MAX: usize = 2_000;
 pub const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a draining node waits for requests under way.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
-/// Polls of one reservation by its owner within [`POLL_WINDOW`]; one more voids it.
-pub const POLLS_MAX: usize = 20;
-/// See [`POLLS_MAX`].
-pub const POLL_WINDOW: Duration = Duration::from_secs(10);
 /// What a refused client is told to wait when the node is full.
 pub const OVERLOAD_RETRY: Duration = Duration::from_secs(2);
 /// A challenge must be solved within this; also how long its nonce is remembered as used.
@@ -40,6 +36,8 @@ pub const JWKS_FRESH: Duration = Duration::from_secs(600);
 pub const JWKS_RETRY: Duration = Duration::from_secs(15);
 /// How often a node reads the catalog and the stock anew.
 pub const CATALOG_REFRESH: Duration = Duration::from_secs(1);
+/// A node that has not heard its database for this long says so in `/readyz`; intake goes on all the same.
+pub const CATALOG_STALE: Duration = Duration::from_secs(10);
 /// Status look-ups gather for this long before one query answers them all.
 pub const STATUS_GATHER: Duration = Duration::from_millis(2);
 /// Status look-ups in one query.
@@ -50,9 +48,13 @@ pub const STATUS_QUEUE_MAX: usize = 20_000;
 pub const STATUS_FRESH: Duration = Duration::from_millis(900);
 /// Cached rows per node (about 200 bytes each).
 pub const STATUS_CACHE_MAX: usize = 500_000;
-/// Poll after this long when near the head of the queue …
-pub const POLL_AFTER_MIN: Duration = Duration::from_secs(5);
-/// … and after this long when far back.
-pub const POLL_AFTER_MAX: Duration = Duration::from_secs(30);
 /// Longest `x-request-id` taken over from a client, bytes.
 pub const REQUEST_ID_MAX_BYTES: usize = 64;
+/// An event stream looks for a change this often: a poll's price without a poll's overhead.
+pub const EVENTS_CADENCE: Duration = Duration::from_secs(1);
+/// A stream without news says that it is alive this often, for proxies.
+pub const EVENTS_KEEPALIVE: Duration = Duration::from_secs(15);
+/// A stream ends after this long; browsers come back by themselves.
+pub const EVENTS_LIFE: Duration = Duration::from_secs(30 * 60);
+/// Connections to the operators' interface: a handful of people and a scraper.
+pub const ADMIN_CONNECTIONS_MAX: usize = 256;

@@ -11,6 +11,7 @@ pub mod allocate;
 pub mod book;
 pub mod concerts;
 pub mod finals;
+pub mod find;
 pub mod fold;
 pub mod generations;
 pub mod migrate;

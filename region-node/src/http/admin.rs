@@ -1,0 +1,221 @@
+//! The operators' interface of one region: status, books, drain; of a standalone region also its concerts.
+//!
+//! Every call needs the operator's bearer token, health and metrics included. Changes are written down with who made
+//! them, by the modules that make them.
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use region_api::wire::{
+    AcceptBooks, Concert, ConcertDefinition, ConcertList, ConcertStatus, NodeStatus, PoolStatus, QuotaColumns,
+    ShardStatus,
+};
+use region_api::{Code, ConcertName, InvalidField, Timestamp};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::join::json;
+use super::problem::Refusal;
+use super::segment::Segment;
+use super::{acts, body, pay};
+use crate::app::App;
+use crate::db::concerts::{self, PutError};
+use crate::db::find;
+use crate::metrics;
+use crate::view::View;
+
+/// Who the books say it was.
+const WHO: &str = "operator";
+/// Longest definition of a concert, bytes: 64 tiers with long titles.
+const DEFINITION_MAX_BYTES: usize = 128 * 1024;
+
+impl From<InvalidField> for Refusal {
+    fn from(error: InvalidField) -> Self {
+        Self::new(Code::InvalidRequest, error.to_string())
+    }
+}
+
+impl From<PutError> for Refusal {
+    fn from(error: PutError) -> Self {
+        match error {
+            PutError::Invalid(field) => field.into(),
+            PutError::TotalTooLow { .. } | PutError::Over => Self::new(Code::Conflict, error.to_string()),
+            PutError::Db(error) => error.into(),
+        }
+    }
+}
+
+/// Lets operators in and nobody else.
+pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    match pay::credentials(request.headers(), &[&app.operator_token]) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+fn name(concert: &str) -> Result<ConcertName, Refusal> {
+    ConcertName::new(concert).map_err(|_| Refusal::not_found("concert"))
+}
+
+/// `PUT /v1/concerts/{concert}`
+pub(crate) async fn put(
+    State(app): State<Arc<App>>,
+    Segment(concert): Segment,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let concert = ConcertName::new(&concert).map_err(|error| Refusal::invalid("concert", error))?;
+    let bytes = body::read(request.into_body(), DEFINITION_MAX_BYTES).await?;
+    let mut definition: ConcertDefinition = region_api::body::parse(&bytes)?;
+    definition.check_name(&concert)?;
+    if definition.weights.is_some() {
+        return Err(Refusal::invalid("weights", "a standalone region has nobody to share with"));
+    }
+    definition.concert = Some(concert.clone());
+    acts::put(&app, &concert, &definition, WHO).await?;
+    app.catalog.refresh_now().await;
+    shown(&app, &concert)
+}
+
+fn shown(app: &App, concert: &ConcertName) -> Result<Response, Refusal> {
+    let view = app.catalog.view(concert.as_str());
+    let view = view.ok_or_else(|| Refusal::unavailable("stored, but it cannot be read back yet", "catalog"))?;
+    let concert: Concert = view.concert(app.catalog.now_ms());
+    Ok(json(StatusCode::OK, &concert))
+}
+
+/// `GET /v1/concerts`
+pub(crate) async fn list(State(app): State<Arc<App>>) -> Response {
+    let now_ms = app.catalog.now_ms();
+    let mut concerts: Vec<Concert> = app.catalog.views().values().map(|view| view.concert(now_ms)).collect();
+    concerts.sort_by(|a, b| a.concert.cmp(&b.concert));
+    json(StatusCode::OK, &ConcertList { concerts })
+}
+
+/// `POST /v1/concerts/{concert}/close`
+pub(crate) async fn close(State(app): State<Arc<App>>, Segment(concert): Segment) -> Result<Response, Refusal> {
+    let concert = name(&concert)?;
+    concerts::close(&app.db, &concert, WHO).await?;
+    app.catalog.refresh_now().await;
+    shown(&app, &concert)
+}
+
+/// `POST /v1/concerts/{concert}/accept-books`
+pub(crate) async fn accept_books(
+    State(app): State<Arc<App>>,
+    Segment(concert): Segment,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let concert = name(&concert)?;
+    let bytes = body::read(request.into_body(), region_api::limits::BODY_MAX_BYTES).await?;
+    let asked: AcceptBooks = region_api::body::parse(&bytes)?;
+    let book = acts::accept_books(&app, &concert, &format!("{WHO}: {}", asked.reason)).await?;
+    app.catalog.refresh_now().await;
+    Ok(json(StatusCode::OK, &serde_json::json!({ "concert": concert, "book": book })))
+}
+
+/// `POST /v1/drain`
+pub(crate) async fn drain(State(app): State<Arc<App>>) -> Response {
+    set_draining(&app, true)
+}
+
+/// `POST /v1/resume`
+pub(crate) async fn resume(State(app): State<Arc<App>>) -> Response {
+    set_draining(&app, false)
+}
+
+fn set_draining(app: &App, draining: bool) -> Response {
+    if app.draining.swap(draining, Ordering::Relaxed) != draining {
+        tracing::info!(draining, "told by an operator");
+    }
+    json(StatusCode::OK, &serde_json::json!({ "draining": draining }))
+}
+
+/// `GET /metrics`
+pub(crate) async fn measured(State(app): State<Arc<App>>) -> Response {
+    app.gate.metrics.inflight.set(app.gate.inflight() as f64);
+    for (concert, view) in app.catalog.views().iter() {
+        ::metrics::gauge!("boxoffice_queue_waiting_reservations", "concert" => concert.to_string())
+            .set(view.waiting() as f64);
+    }
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::render()).into_response()
+}
+
+/// `GET /v1/status`
+pub(crate) async fn status(State(app): State<Arc<App>>) -> Result<Response, Refusal> {
+    let mut concerts = Vec::new();
+    let views: Vec<Arc<View>> = app.catalog.views().values().cloned().collect();
+    for view in views {
+        concerts.push(concert_status(&app, &view).await?);
+    }
+    concerts.sort_by(|a, b| a.concert.cmp(&b.concert));
+    let missing = app.missing();
+    let roles = app.config.roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
+    Ok(json(
+        StatusCode::OK,
+        &NodeStatus {
+            region: app.config.region.clone(),
+            node: format!("{} pid {}", app.config.public.listen, std::process::id()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            roles,
+            allocating: app.allocator.is_active(),
+            draining: app.draining.load(Ordering::Relaxed),
+            ready: missing.is_empty(),
+            missing,
+            identity: Some(app.identity),
+            last_arbiter_contact: None,
+            concerts,
+            as_of: Timestamp::from_ms(app.catalog.now_ms()),
+        },
+    ))
+}
+
+async fn concert_status(app: &App, view: &View) -> Result<ConcertStatus, Refusal> {
+    let parts = view.parts();
+    let (row, snapshot) = (&parts.concert, &parts.snapshot);
+    let lost = |shard: u16| {
+        let of_shard = snapshot.generations.iter().filter(move |g| g.shard == shard && g.survived_seq.is_some());
+        of_shard.map(|generation| generation.generation).collect()
+    };
+    let shards = parts.shards.iter().enumerate().map(|(no, shard)| ShardStatus {
+        shard: no as u16,
+        generation: shard.generation,
+        cursor_seq: shard.cursor_seq,
+        tail_seq: shard.tail_seq,
+        lost_generations: lost(no as u16),
+    });
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let mut pools = Vec::new();
+    for (tier_no, epoch, registered_as) in find::registrations(&app.db, row.concert_id).await? {
+        let Some((tier, _)) = view.tier(tier_no) else { continue };
+        let stock = view.stock(tier_no);
+        pools.push(PoolStatus {
+            tier: tier.clone(),
+            epoch,
+            registered_as,
+            columns: QuotaColumns {
+                granted: signed(stock.granted),
+                returned: signed(stock.returned),
+                held_in: signed(stock.held_in),
+                released: signed(stock.released),
+                sold: signed(stock.sold),
+                refunded: signed(stock.refunded),
+            },
+            unfolded: signed(stock.unfolded),
+            held: signed(stock.held()),
+            available: signed(stock.available()),
+        });
+    }
+    Ok(ConcertStatus {
+        concert: row.concert.clone(),
+        state: view.state(app.catalog.now_ms()),
+        version: signed(row.version),
+        book: signed(snapshot.book),
+        halted: snapshot.halted.clone(),
+        queued: view.waiting(),
+        waiting: snapshot.waiting.count,
+        shards: shards.collect(),
+        pools,
+    })
+}
