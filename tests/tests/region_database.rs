@@ -4,12 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers")]
 
 use ops::local::testing;
-use region_api::wire::{ConcertDefinition, TierDefinition};
+use region_api::wire::{BookKind, ConcertDefinition, LedgerCursor, TierDefinition};
 use region_api::{ConcertName, Currency, Entry, Money, RegionName, TierName, Timestamp};
 use region_node::db::book::NoFloor;
 use region_node::db::concerts::PutError;
 use region_node::db::status::Found;
-use region_node::db::{self, Db, DbConfig, DbError, concerts, migrate};
+use region_node::db::{self, Db, DbConfig, DbError, concerts, ledger, migrate};
 use zeroize::Zeroizing;
 
 async fn connect(database: &testing::TestDatabase) -> Db {
@@ -116,6 +116,24 @@ async fn every_older_version_with_rows_in_it_migrates_to_the_newest() {
         assert!(matches!(&found[1], Found::Row(row) if row.tickets.len() == 4 && row.quantity == 4));
         assert!(matches!(found[2], Found::Waiting { arrival_ms: 1004, .. }));
         assert_eq!(found[3], Found::Nothing);
+        assert_eq!(walk(&db, 2).await, walk(&db, 1_000).await, "pages of two and one big page are the same books");
+    }
+}
+
+/// Walks through all pages and returns how many rows of each kind there were, which must be what the state says.
+async fn walk(db: &Db, most: u32) -> Vec<(BookKind, u64)> {
+    let mut counts: Vec<(BookKind, u64)> = BookKind::ALL.map(|kind| (kind, 0)).into();
+    let mut cursor = LedgerCursor::start();
+    loop {
+        let page = ledger::page(db, &name(), &cursor, most).await.unwrap();
+        counts.iter_mut().find(|(kind, _)| *kind == page.rows.kind()).unwrap().1 += page.rows.len() as u64;
+        let Some(next) = page.next else {
+            let state: Vec<_> = page.state.counts.iter().map(|count| (count.kind, count.rows)).collect();
+            assert_eq!(counts, state);
+            assert!(counts.iter().filter(|(_, rows)| *rows > 0).count() >= 6, "{counts:?}");
+            return counts;
+        };
+        cursor = next;
     }
 }
 

@@ -201,18 +201,24 @@ const CONCERT: &str = "
 SELECT version, closed_at IS NOT NULL OR cancelled_at IS NOT NULL OR coalesce(sale_closes_at <= now(), false)
 FROM concert WHERE concert_id = $1";
 
+// These plans are made once, perhaps on empty tables: OFFSET 0 keeps the look-up of each user inside, where only an index
+// on the user serves it. (Flattened, it reads the whole concert and joins: 3,700 decisions a second, not 15,600.)
 // `state <> 'alias'` and no more, so that the index on requests serves it.
 const OWNED: &str = "
 SELECT r.user_hash, r.entry, r.state IN ('held', 'expiring'), CASE WHEN r.state = 'sold' THEN r.quantity ELSE 0 END,
        r.request_id
 FROM unnest($2::uuid[]) u (user_hash)
-JOIN reservation r ON r.concert_id = $1 AND r.user_hash = u.user_hash AND r.state <> 'alias'";
+CROSS JOIN LATERAL (
+    SELECT * FROM reservation r WHERE r.concert_id = $1 AND r.user_hash = u.user_hash AND r.state <> 'alias' OFFSET 0
+) r";
 
 const IDENTITIES: &str = "
 SELECT i.identity_hash, least(sum(r.quantity), 32767)::smallint
 FROM unnest($2::uuid[]) i (identity_hash)
-JOIN reservation r ON r.concert_id = $1 AND r.identity_hash = i.identity_hash
-    AND r.state IN ('held', 'expiring', 'sold')
+CROSS JOIN LATERAL (
+    SELECT r.quantity FROM reservation r
+    WHERE r.concert_id = $1 AND r.identity_hash = i.identity_hash AND r.state IN ('held', 'expiring', 'sold') OFFSET 0
+) r
 GROUP BY 1";
 
 // For each tier with stock and each need that the stock could meet, the first ones by arrival.

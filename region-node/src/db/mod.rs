@@ -14,6 +14,7 @@ pub mod finals;
 pub mod find;
 pub mod fold;
 pub mod generations;
+pub mod ledger;
 pub mod migrate;
 pub mod outbox;
 pub mod payments;
