@@ -367,6 +367,16 @@ async fn the_operators_port_is_closed_without_credentials() {
     let status = world.operator("GET", "/v1/status", None).await;
     let status: region_api::wire::NodeStatus = serde_json::from_str(&status.text).unwrap();
     assert_eq!((status.concerts.len(), status.concerts[0].pools[0].columns.granted), (1, 100));
+    let page = world.operator("GET", "/v1/ledger?concert=demo", None).await;
+    let page: region_api::wire::LedgerPage = serde_json::from_str(&page.text).unwrap();
+    assert_eq!(page.state.quota.len(), 1);
+    for (query, status) in
+        [("", 400), ("?concert=demo&x=1", 400), ("?concert=none", 404), ("?concert=demo&after=x", 400)]
+    {
+        let answer = world.operator("GET", &format!("/v1/ledger{query}"), None).await;
+        assert_eq!(answer.status, status, "{query}: {answer:?}");
+        answer.code();
+    }
     let metrics = world.operator("GET", "/metrics", None).await;
     assert!(metrics.text.contains("boxoffice_http_requests_total"), "{}", metrics.text);
     world.stop().await;

@@ -3,8 +3,8 @@
 //!
 //! Must never decide anything itself; whether something may be done is decided in the transaction that does it.
 
-use region_api::wire::ConcertDefinition;
-use region_api::{ConcertName, ReservationId};
+use region_api::wire::{ConcertDefinition, LedgerCursor, LedgerPage};
+use region_api::{Code, ConcertName, ReservationId};
 
 use super::problem::Refusal;
 use crate::app::App;
@@ -12,6 +12,7 @@ use crate::books::BooksError;
 use crate::db::allocate::Place;
 use crate::db::concerts::{self, ConcertRow};
 use crate::db::finals::{self, Ended, Ending};
+use crate::db::ledger::{self, PageError};
 use crate::db::{DbError, reclaim};
 use crate::generations;
 use crate::view::View;
@@ -111,4 +112,14 @@ pub(super) async fn accept_books(app: &App, concert: &ConcertName, who: &str) ->
 
 async fn row(app: &App, concert: &ConcertName) -> Result<ConcertRow, Refusal> {
     concerts::load(&app.db, concert).await?.ok_or_else(|| Refusal::not_found("concert"))
+}
+
+/// A page of the books.
+pub(super) async fn ledger(app: &App, concert: &ConcertName, after: &LedgerCursor) -> Result<LedgerPage, Refusal> {
+    const ROWS: u32 = region_api::limits::LEDGER_PAGE_ROWS_MAX as u32;
+    match ledger::page(&app.db, concert, after, ROWS).await {
+        Ok(page) => Ok(page),
+        Err(PageError::Db(error)) => Err(error.into()),
+        Err(PageError::Cursor(error)) => Err(Refusal::new(Code::InvalidRequest, error.to_string())),
+    }
 }

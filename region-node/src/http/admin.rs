@@ -3,16 +3,17 @@
 //! Every call needs the operator's bearer token, health and metrics included. Changes are written down with who made
 //! them, by the modules that make them.
 
-use axum::extract::{Request, State};
+use axum::extract::{Query, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use region_api::wire::{
-    AcceptBooks, Concert, ConcertDefinition, ConcertList, ConcertStatus, NodeStatus, PoolStatus, QuotaColumns,
-    ShardStatus,
+    AcceptBooks, Concert, ConcertDefinition, ConcertList, ConcertStatus, LedgerCursor, NodeStatus, PoolStatus,
+    QuotaColumns, ShardStatus,
 };
 use region_api::{Code, ConcertName, InvalidField, Timestamp};
+use serde::Deserialize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -113,6 +114,28 @@ pub(crate) async fn accept_books(
     let book = acts::accept_books(&app, &concert, &format!("{WHO}: {}", asked.reason)).await?;
     app.catalog.refresh_now().await;
     Ok(json(StatusCode::OK, &serde_json::json!({ "concert": concert, "book": book })))
+}
+
+/// Which page of the books.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PageOf {
+    concert: String,
+    after: Option<String>,
+}
+
+/// `GET /v1/ledger?concert=&after=`
+pub(crate) async fn ledger(
+    State(app): State<Arc<App>>,
+    page: Result<Query<PageOf>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Refusal> {
+    let Query(page) = page.map_err(|error| Refusal::invalid("query", error.body_text()))?;
+    let concert = name(&page.concert)?;
+    let after = match page.after.as_deref() {
+        None | Some("") => LedgerCursor::start(),
+        Some(text) => text.parse().map_err(|error| Refusal::new(Code::InvalidRequest, format!("{error}")))?,
+    };
+    Ok(json(StatusCode::OK, &acts::ledger(&app, &concert, &after).await?))
 }
 
 /// `POST /v1/drain`

@@ -75,6 +75,7 @@ pub fn admin_router(app: Arc<App>) -> Router {
         .route("/v1/concerts/{concert}", put(admin::put))
         .route("/v1/concerts/{concert}/close", post(admin::close))
         .route("/v1/concerts/{concert}/accept-books", post(admin::accept_books))
+        .route("/v1/ledger", get(admin::ledger))
         .route("/v1/drain", post(admin::drain))
         .route("/v1/resume", post(admin::resume))
         .route("/metrics", get(admin::measured))
