@@ -177,12 +177,15 @@ pub fn plan(view: &PoolView, memory: &Memory, policy: &Policy) -> (Vec<Move>, Me
     }
     let all = view.pool + active.iter().map(|region| region.free).sum::<Tickets>();
     let queues = active.iter().any(|region| !region.stock.demand.queued.is_zero());
-    let near_end = all.get() < policy.batch.get().saturating_mul(active.len() as u64) && queues;
-    let wishes = if near_end {
-        endgame::wishes(&active, all, view.pool)
-    } else {
-        ordinary::wishes(&mut active, all, view, policy)
-    };
+    let mut near_end = all.get() < policy.batch.get().saturating_mul(active.len() as u64) && queues;
+    let mut wishes = Vec::new();
+    if !near_end {
+        wishes = ordinary::wishes(&mut active, all, view, policy);
+        near_end = queues && stuck(&active, &wishes, view.pool);
+    }
+    if near_end {
+        wishes = endgame::wishes(&active, all, view.pool);
+    }
     moves.extend(moves_for(&active, &wishes, view, policy, near_end));
     for region in &mut active {
         let moved = moves.iter().any(|made| made.region() == region.region);
@@ -194,6 +197,17 @@ pub fn plan(view: &PoolView, memory: &Memory, policy: &Policy) -> (Vec<Move>, Me
     }
     moves.sort();
     (moves, next)
+}
+
+/// Somebody waits for more than their region has, the pool does not have it either, and nobody has any to spare: each
+/// has a few that its own queue cannot use. Only together are they of use, and putting them together is the endgame.
+fn stuck(active: &[Reckoned<'_>], wishes: &[Wish], pool: Tickets) -> bool {
+    let spare = wishes.iter().any(|wish| matches!(wish, Wish::Spare(_)));
+    let needs = active.iter().zip(wishes).any(|(region, wish)| match wish {
+        Wish::More(more) => region.dry() && *more > pool,
+        Wish::Keep | Wish::Spare(_) => false,
+    });
+    needs && !spare
 }
 
 impl Move {

@@ -233,6 +233,22 @@ fn a_pair_is_put_together_from_two_regions_that_cannot_use_their_single_tickets(
 }
 
 #[test]
+fn tickets_that_nobody_can_use_alone_are_put_together_long_before_the_end() {
+    let mut stocks = vec![stock(50, 9, 60, 0), stock(50, 9, 70, 0)];
+    for (stock, quantity) in stocks.iter_mut().zip([60, 70]) {
+        stock.demand.head_quantities = vec![tickets(quantity)];
+    }
+    let mut world = World::new(view(0, stocks));
+    world.policy.batch = tickets(10);
+    let served = (0..4).any(|_| {
+        world.round();
+        // The next moment, an allocator would have sold them.
+        world.view.regions.values().any(|stock| stock.row.available() >= stock.demand.head_quantities[0])
+    });
+    assert!(served, "{:?}", world.view);
+}
+
+#[test]
 fn a_draining_region_is_asked_for_everything() {
     let mut leaving = stock(70, 30, 500, 100);
     leaving.draining = true;
