@@ -1,0 +1,234 @@
+//! The store on disk: redb. Each record carries its own digest, because a page may rot long after it was written, and
+//! the first and last index are recorded, so that a log with a hole or a missing end is noticed.
+
+use std::{panic::AssertUnwindSafe, path::Path, sync::Arc};
+
+use prost::Message as _;
+use raft::eraftpb::{Entry, HardState, Snapshot};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use sha2::{Digest, Sha256};
+
+use super::{Batch, LogStore, StoreError, Stored};
+
+const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
+const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
+
+const HARD_STATE: &str = "hard_state";
+const SNAPSHOT: &str = "snapshot";
+/// Before-index, before-term, last index: what the log has to reach from and to.
+const EXTENT: &str = "extent";
+const DIGEST_SIZE_BYTES: usize = 8;
+
+/// A redb database with a node's raft state.
+pub struct DiskStore {
+    database: Arc<Database>,
+    extent: Option<[u64; 3]>,
+    /// Written with the next batch that has to be on disk.
+    waiting: Option<HardState>,
+}
+
+fn disk(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
+    StoreError::Disk(Box::new(error))
+}
+
+impl DiskStore {
+    /// Opens the store in this file, or makes one.
+    ///
+    /// # Errors
+    /// When the disk refuses, or what is there is damaged.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::guarded(|| Database::create(path))
+    }
+
+    /// Opens the store in any storage, or makes one: for tests, which bring storage that fails.
+    ///
+    /// # Errors
+    /// As [`DiskStore::open`].
+    pub fn open_backend(backend: impl StorageBackend) -> Result<Self, StoreError> {
+        Self::guarded(|| Database::builder().create_with_backend(backend))
+    }
+
+    fn guarded(open: impl FnOnce() -> Result<Database, redb::DatabaseError>) -> Result<Self, StoreError> {
+        let database = no_panic(|| open().map_err(reading))?;
+        Ok(Self { database: Arc::new(database), extent: None, waiting: None })
+    }
+
+    fn write(&self, batch: &Batch, extent: [u64; 3]) -> Result<(), StoreError> {
+        let mut transaction = self.database.begin_write().map_err(disk)?;
+        transaction.set_durability(Durability::Immediate).map_err(disk)?;
+        // Both copies of the root are never in doubt at once, at the price of a second sync.
+        transaction.set_two_phase_commit(true);
+        {
+            let mut entries = transaction.open_table(ENTRIES).map_err(disk)?;
+            let mut records = transaction.open_table(RECORDS).map_err(disk)?;
+            let mut put =
+                |key: &str, value: &[u8]| records.insert(key, sealed(value).as_slice()).map(|_| ()).map_err(disk);
+            if let Some(snapshot) = &batch.install {
+                entries.retain(|_, _| false).map_err(disk)?;
+                put(SNAPSHOT, &snapshot.encode_to_vec())?;
+            }
+            if let Some(first) = batch.entries.first() {
+                entries.retain_in(first.index.., |_, _| false).map_err(disk)?;
+            }
+            for entry in &batch.entries {
+                entries.insert(entry.index, sealed(&entry.encode_to_vec()).as_slice()).map_err(disk)?;
+            }
+            if let Some((snapshot, _)) = &batch.compact {
+                put(SNAPSHOT, &snapshot.encode_to_vec())?;
+                entries.retain_in(..=extent[0], |_, _| false).map_err(disk)?;
+            }
+            put(HARD_STATE, &batch.hard_state.encode_to_vec())?;
+            put(EXTENT, &extent.map(u64::to_be_bytes).concat())?;
+        }
+        transaction.commit().map_err(disk)
+    }
+
+    /// Where the log begins and ends after this batch.
+    fn extent_after(&self, batch: &Batch) -> Result<[u64; 3], StoreError> {
+        let [mut before, mut term, mut last] = self.extent.unwrap_or_default();
+        if let Some(snapshot) = &batch.install {
+            (before, term, last) =
+                (snapshot.get_metadata().index, snapshot.get_metadata().term, snapshot.get_metadata().index);
+        }
+        if let Some(entry) = batch.entries.last() {
+            last = entry.index;
+        }
+        if let Some((_, keep_from)) = batch.compact
+            && keep_from > before + 1
+        {
+            before = (keep_from - 1).min(last);
+            term = self.term_at(before, batch)?;
+        }
+        Ok([before, term, last])
+    }
+
+    fn term_at(&self, index: u64, batch: &Batch) -> Result<u64, StoreError> {
+        if let Some(entry) = batch.entries.iter().find(|entry| entry.index == index) {
+            return Ok(entry.term);
+        }
+        let transaction = self.database.begin_read().map_err(disk)?;
+        let entries = transaction.open_table(ENTRIES).map_err(disk)?;
+        let sealed = entries.get(index).map_err(disk)?;
+        let sealed = sealed.ok_or_else(|| StoreError::Damaged(format!("entry {index} is missing")))?;
+        Ok(decoded::<Entry>(sealed.value(), &format!("entry {index}"))?.term)
+    }
+}
+
+impl LogStore for DiskStore {
+    fn load(&mut self) -> Result<Option<Stored>, StoreError> {
+        no_panic(|| self.read_all())
+    }
+
+    fn persist(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        // Only the commit moved: raft can learn it again, so it waits for company.
+        if !batch.sync && batch.entries.is_empty() && batch.install.is_none() && batch.compact.is_none() {
+            self.waiting = Some(batch.hard_state.clone());
+            return Ok(());
+        }
+        let extent = self.extent_after(batch)?;
+        self.write(batch, extent)?;
+        self.extent = Some(extent);
+        self.waiting = None;
+        Ok(())
+    }
+}
+
+impl DiskStore {
+    fn read_all(&mut self) -> Result<Option<Stored>, StoreError> {
+        let transaction = self.database.begin_read().map_err(reading)?;
+        let (entries, records) = match (transaction.open_table(ENTRIES), transaction.open_table(RECORDS)) {
+            (Ok(entries), Ok(records)) => (entries, records),
+            (Err(redb::TableError::TableDoesNotExist(_)), Err(redb::TableError::TableDoesNotExist(_))) => {
+                return Ok(None);
+            }
+            (Err(error), _) | (_, Err(error)) => return Err(reading(error)),
+        };
+        let record = |key: &str| -> Result<Vec<u8>, StoreError> {
+            let sealed = records.get(key).map_err(reading)?;
+            let sealed = sealed.ok_or_else(|| StoreError::Damaged(format!("the {key} is missing")))?;
+            Ok(opened(sealed.value(), key)?.to_vec())
+        };
+        let extent = record(EXTENT)?;
+        let (numbers, rest) = extent.as_chunks::<8>();
+        let [before, term, last] = match numbers {
+            [before, term, last] if rest.is_empty() => [before, term, last].map(|number| u64::from_be_bytes(*number)),
+            _ => return Err(StoreError::Damaged("the extent is not three numbers".to_owned())),
+        };
+        let hard_state = decode::<HardState>(&record(HARD_STATE)?, HARD_STATE)?;
+        let snapshot = if before > 0 || records.get(SNAPSHOT).map_err(reading)?.is_some() {
+            decode::<Snapshot>(&record(SNAPSHOT)?, SNAPSHOT)?
+        } else {
+            Snapshot::default()
+        };
+        let mut log = Vec::new();
+        for item in entries.iter().map_err(reading)? {
+            let (index, sealed) = item.map_err(reading)?;
+            let name = format!("entry {}", index.value());
+            let entry = decoded::<Entry>(sealed.value(), &name)?;
+            let expected = before + 1 + log.len() as u64;
+            if entry.index != expected || index.value() != expected {
+                return Err(StoreError::Damaged(format!("entry {expected} is missing, {} follows", index.value())));
+            }
+            log.push(entry);
+        }
+        let reached = before + log.len() as u64;
+        if reached != last {
+            return Err(StoreError::Damaged(format!("the log ends at {reached} and should reach {last}")));
+        }
+        if hard_state.commit > last.max(snapshot.get_metadata().index) {
+            return Err(StoreError::Damaged(format!("{} are committed, the log ends at {last}", hard_state.commit)));
+        }
+        self.extent = Some([before, term, last]);
+        Ok(Some(Stored { hard_state, snapshot, before: (before, term), entries: log }))
+    }
+}
+
+impl Drop for DiskStore {
+    /// An orderly end writes the last commit, which saves the next start a question.
+    fn drop(&mut self) {
+        if let (Some(hard_state), Some(extent)) = (self.waiting.take(), self.extent)
+            && let Err(error) = self.write(&Batch { hard_state, ..Batch::default() }, extent)
+        {
+            tracing::debug!(%error, "the last commit was not written; it will be learned again");
+        }
+    }
+}
+
+/// redb asserts on some damage of its own pages. An end with instructions is better than one with a backtrace.
+fn no_panic<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(StoreError::Damaged("the database's own pages are damaged (see the message before this one)".to_owned()))
+    })
+}
+
+/// A value with its digest before it.
+fn sealed(value: &[u8]) -> Vec<u8> {
+    let digest = Sha256::digest(value);
+    [&digest[..DIGEST_SIZE_BYTES], value].concat()
+}
+
+fn opened<'a>(sealed: &'a [u8], name: &str) -> Result<&'a [u8], StoreError> {
+    let (digest, value) = sealed
+        .split_at_checked(DIGEST_SIZE_BYTES)
+        .ok_or_else(|| StoreError::Damaged(format!("the record of {name} is cut short")))?;
+    if Sha256::digest(value)[..DIGEST_SIZE_BYTES] != *digest {
+        return Err(StoreError::Damaged(format!("the record of {name} does not match its digest")));
+    }
+    Ok(value)
+}
+
+fn decode<T: prost::Message + Default>(value: &[u8], name: &str) -> Result<T, StoreError> {
+    T::decode(value).map_err(|error| StoreError::Damaged(format!("the record of {name}: {error}")))
+}
+
+fn decoded<T: prost::Message + Default>(sealed: &[u8], name: &str) -> Result<T, StoreError> {
+    decode(opened(sealed, name)?, name)
+}
+
+/// What went wrong while reading: the disk, or what is on it.
+fn reading(error: impl Into<redb::Error>) -> StoreError {
+    match error.into() {
+        error @ (redb::Error::Io(_) | redb::Error::PreviousIo | redb::Error::DatabaseAlreadyOpen) => disk(error),
+        damage => StoreError::Damaged(damage.to_string()),
+    }
+}
