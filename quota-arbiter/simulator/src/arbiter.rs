@@ -1,0 +1,402 @@
+//! One arbiter: the real driver with the real state, a disk that may be slow and forget, and the leader's work: reading
+//! reports, answering regions, planning. Everything but what the disk has is lost in a crash.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use quota_arbiter::{
+    command::{LogEntry, Request, Work as Task},
+    raft::{Acknowledged, Committed, Driver, Membership, Message, Output, ProposalId, Settings},
+    state::{Applied, State},
+    store::{Batch, Stored},
+};
+use quota_protocol::{
+    Command, Identity, Outcome, PoolId, RegionId, Register, Report, Tickets,
+    command::{CommandRefused, Heard},
+    holder::HaltReason,
+    issuer::RegionState,
+    policy::{self, Memory, Move, Policy, PoolView, Stock},
+    wire::{RegisterAnswer, SyncAnswer},
+};
+
+/// What a region asks of an arbiter.
+#[derive(Clone, Debug)]
+pub(crate) enum Ask {
+    /// Its report, and whether somebody waits and it has nothing.
+    Sync { region: usize, id: RegionId, report: Option<Box<Report>>, dry: bool },
+    /// A linearizable look at how the arbiters know it.
+    Look { region: usize, id: RegionId, identity: Identity },
+    /// A registration.
+    Register { region: usize, register: Box<Register> },
+}
+
+/// What an arbiter says to a region.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    Sync(Box<SyncAnswer>),
+    Register(Box<RegisterAnswer>),
+    Look(Box<SyncAnswer>),
+    AskAgain(Box<RegisterAnswer>),
+}
+
+/// What became of an operator's request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    Outcome(Outcome),
+    Repeated,
+    Unknown,
+}
+
+/// Something that was proposed and is waited for.
+#[derive(Clone, Debug)]
+enum Waiting {
+    Register(usize),
+    Request(u64),
+    Background,
+    Members,
+}
+
+/// What comes out of an arbiter.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    pub(crate) raft: Vec<Message>,
+    pub(crate) regions: Vec<(usize, Answer)>,
+    pub(crate) operators: Vec<(u64, Told)>,
+    /// Log index, digest of what was applied there.
+    pub(crate) applied: Vec<(u64, u64)>,
+    pub(crate) moved: bool,
+}
+
+pub(crate) struct Arbiter {
+    pub(crate) id: u64,
+    pub(crate) disk: Stored,
+    pub(crate) life: Option<Life>,
+    pub(crate) removed: bool,
+}
+
+/// What a crash ends.
+pub(crate) struct Life {
+    pub(crate) driver: Driver<State>,
+    /// Being written; the driver waits for it.
+    writing: Option<Batch>,
+    /// What arrived meanwhile.
+    inbox: VecDeque<Input>,
+    waiting: BTreeMap<ProposalId, Waiting>,
+    applied: BTreeMap<u64, Applied>,
+    looks: BTreeMap<ProposalId, (usize, RegionId, Identity)>,
+    reports: BTreeMap<RegionId, (u64, Report)>,
+    memory: BTreeMap<PoolId, Memory>,
+    asks: BTreeMap<(RegionId, PoolId), Tickets>,
+    plan_at_ms: u64,
+    plan_soon: bool,
+    next: u64,
+    born: u64,
+}
+
+#[derive(Debug)]
+pub(crate) enum Input {
+    Raft(Box<Message>),
+    Tick,
+    Ask(Ask),
+    Request(u64, Box<Request>),
+    Members(Membership),
+    Transfer(u64),
+}
+
+impl Arbiter {
+    pub(crate) fn new(id: u64, disk: Stored) -> Self {
+        Self { id, disk, life: None, removed: false }
+    }
+
+    pub(crate) fn start(&mut self, election_ticks: usize, born: u64) {
+        let settings = Settings {
+            election_ticks_exact: Some(election_ticks),
+            log_size_max_bytes: 30_000,
+            log_trail_entries: 20,
+            ..Settings::new(self.id)
+        };
+        let driver = match Driver::new(settings, self.disk.clone(), State::default()) {
+            Ok(driver) => driver,
+            Err(error) => panic!("arbiter {} does not start: {error}", self.id),
+        };
+        self.life = Some(Life {
+            driver,
+            writing: None,
+            inbox: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            looks: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            memory: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            plan_at_ms: 0,
+            plan_soon: false,
+            next: 0,
+            born,
+        });
+    }
+
+    /// The power goes: what was being written is on the disk as a whole, or not at all.
+    pub(crate) fn crash(&mut self, written: bool) {
+        if let Some(batch) = self.life.take().and_then(|life| life.writing)
+            && written
+        {
+            self.disk.apply(&batch);
+        }
+    }
+
+    /// Which life this is, so that a write of an earlier one does not end in this one.
+    pub(crate) fn born(&self) -> Option<u64> {
+        self.life.as_ref().map(|life| life.born)
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.life.as_ref().is_some_and(|life| life.driver.leads())
+    }
+
+    /// Takes an input now, or later if the disk is busy. True if there is something new to write.
+    pub(crate) fn take(&mut self, input: Input, now_ms: u64, policy: &Policy, effects: &mut Effects) -> bool {
+        let Some(life) = &mut self.life else { return false };
+        if life.writing.is_some() {
+            life.inbox.push_back(input);
+            return false;
+        }
+        life.handle(input, now_ms, policy, effects);
+        life.begin_write(effects)
+    }
+
+    /// The disk has it. True if there is more to write.
+    pub(crate) fn written(&mut self, now_ms: u64, policy: &Policy, effects: &mut Effects) -> bool {
+        let Some(life) = &mut self.life else { return false };
+        let Some(batch) = life.writing.take() else { return false };
+        self.disk.apply(&batch);
+        let output = match life.driver.persisted() {
+            Ok(output) => output,
+            Err(error) => panic!("arbiter {} stops: {error}", self.id),
+        };
+        life.follow(output, effects);
+        if life.begin_write(effects) {
+            return true;
+        }
+        while let Some(input) = life.inbox.pop_front() {
+            life.handle(input, now_ms, policy, effects);
+            if life.begin_write(effects) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Life {
+    fn begin_write(&mut self, effects: &mut Effects) -> bool {
+        let Some(work) = self.driver.ready() else { return false };
+        effects.raft.extend(work.messages);
+        self.writing = Some(work.batch);
+        true
+    }
+
+    fn fresh(&mut self) -> ProposalId {
+        self.next += 1;
+        ProposalId(u128::from(self.driver.id()) << 96 | u128::from(self.born) << 64 | u128::from(self.next))
+    }
+
+    fn handle(&mut self, input: Input, now_ms: u64, policy: &Policy, effects: &mut Effects) {
+        match input {
+            Input::Raft(message) => self.driver.step(*message),
+            Input::Tick => {
+                self.driver.tick();
+                if self.driver.leads() {
+                    self.lead(now_ms, policy, effects);
+                } else {
+                    self.reports.clear();
+                    self.asks.clear();
+                    self.memory.clear();
+                }
+            }
+            Input::Ask(ask) => self.ask(ask, now_ms, effects),
+            Input::Request(number, request) => {
+                let task = Task::Request(*request);
+                if !self.propose(now_ms, task, Waiting::Request(number)) {
+                    effects.operators.push((number, Told::Unknown));
+                }
+            }
+            Input::Members(change) => {
+                let id = self.fresh();
+                if self.driver.change_members(id, change).is_ok() {
+                    self.waiting.insert(id, Waiting::Members);
+                }
+            }
+            Input::Transfer(to) => self.driver.transfer(to),
+        }
+    }
+
+    fn propose(&mut self, now_ms: u64, task: Task, waiting: Waiting) -> bool {
+        let id = self.fresh();
+        let Ok(bytes) = LogEntry::new(now_ms, task).encode() else { return false };
+        let proposed = self.driver.propose(id, bytes).is_ok();
+        if proposed {
+            self.waiting.insert(id, waiting);
+        }
+        proposed
+    }
+
+    fn ask(&mut self, ask: Ask, now_ms: u64, effects: &mut Effects) {
+        if !self.driver.leads() {
+            return;
+        }
+        match ask {
+            Ask::Sync { region, id, report, dry } => {
+                if let Some(report) = report {
+                    self.plan_soon |= dry;
+                    self.reports.insert(id, (now_ms, *report));
+                }
+                effects.regions.push((region, Answer::Sync(Box::new(self.answer(&id)))));
+            }
+            Ask::Look { region, id, identity } => {
+                let read = self.fresh();
+                self.looks.insert(read, (region, id, identity));
+                self.driver.read(read);
+            }
+            Ask::Register { region, register } => {
+                self.propose(now_ms, Task::Quota(vec![Command::Register(*register)]), Waiting::Register(region));
+            }
+        }
+    }
+
+    fn answer(&self, region: &RegionId) -> SyncAnswer {
+        let issuer = self.driver.machine().issuer();
+        let asked = |pool: &PoolId| self.asks.get(&(*region, *pool)).copied().unwrap_or_default();
+        SyncAnswer::new(&issuer.view(region), issuer.answer(region, asked))
+    }
+
+    /// What a leader does every tick: one entry with all returns and floors, and now and then a plan.
+    fn lead(&mut self, now_ms: u64, policy: &Policy, effects: &mut Effects) {
+        let issuer = self.driver.machine().issuer();
+        let (mut commands, mut floors) = (Vec::new(), Vec::<Heard>::new());
+        for (_, report) in self.reports.values() {
+            let (returns, heard) = issuer.read_report(report);
+            commands.extend(returns);
+            floors.extend(heard);
+        }
+        if !floors.is_empty() {
+            commands.push(Command::RaiseFloors { heard: floors });
+        }
+        if issuer.recovering().is_none() && (now_ms >= self.plan_at_ms || self.plan_soon) {
+            self.plan_at_ms = now_ms + 1_000;
+            self.plan_soon = false;
+            commands.extend(self.plan(now_ms, policy));
+            effects.moved = true;
+        }
+        if !commands.is_empty() {
+            self.propose(now_ms, Task::Quota(commands), Waiting::Background);
+        }
+    }
+
+    fn plan(&mut self, now_ms: u64, policy: &Policy) -> Vec<Command> {
+        let mut commands = Vec::new();
+        self.asks.clear();
+        let issuer = self.driver.machine().issuer();
+        for (id, pool) in issuer.pools() {
+            let mut view =
+                PoolView { now_ms, pool: if pool.frozen { Tickets::ZERO } else { pool.pool }, ..PoolView::default() };
+            for (region, known) in issuer.regions() {
+                if known.state == RegionState::WrittenOff || known.identity.is_none() {
+                    continue;
+                }
+                let heard = self.reports.get(region);
+                let current = heard.filter(|(at, report)| {
+                    report.epoch == known.epoch
+                        && report.incarnation == issuer.incarnation()
+                        && now_ms - at < 4 * policy.heartbeat_ms
+                });
+                let slice = issuer.slice(region, id);
+                let row = current.and_then(|(_, report)| report.pools.iter().find(|row| row.pool == *id));
+                let demand = row.map(|row| row.demand.clone()).unwrap_or_default();
+                let stock = Stock {
+                    draining: known.state == RegionState::Draining,
+                    silent: current.is_none(),
+                    weight: 1,
+                    granted: slice.granted,
+                    row: row.map(|row| row.counters).unwrap_or(slice.floor),
+                    demand,
+                };
+                view.regions.insert(*region, stock);
+            }
+            let memory = self.memory.entry(*id).or_default();
+            let (moves, next) = policy::plan(&view, memory, policy);
+            *memory = next;
+            for made in moves {
+                match made {
+                    Move::Grant { region, granted } => {
+                        let epoch = issuer.view(&region).epoch;
+                        commands.push(Command::GrantUpTo { region, epoch, pool: *id, granted });
+                    }
+                    Move::Ask { region, return_up_to } => {
+                        self.asks.insert((region, *id), return_up_to);
+                    }
+                }
+            }
+        }
+        commands
+    }
+
+    fn follow(&mut self, output: Output<Applied>, effects: &mut Effects) {
+        effects.raft.extend(output.messages);
+        for committed in output.committed {
+            match committed {
+                Committed::Applied { at, applied } => {
+                    effects.applied.push((at.index, digest(&format!("{} {applied:?}", at.term))));
+                    self.applied.insert(at.index, applied);
+                }
+                Committed::Members { at, members } => {
+                    effects.applied.push((at.index, digest(&format!("{} {members:?}", at.term))));
+                }
+                Committed::Installed { .. } => {}
+            }
+        }
+        for acknowledged in output.acknowledged {
+            self.acknowledge(acknowledged, effects);
+        }
+        self.applied.clear();
+        for read in output.reads {
+            if let Some((region, id, identity)) = self.looks.remove(&read) {
+                let issuer = self.driver.machine().issuer();
+                effects.regions.push((region, Answer::Look(Box::new(self.answer(&id)))));
+                if let Some(registered) = issuer.registration(&id, &identity) {
+                    let answer = RegisterAnswer::Registered(registered);
+                    effects.regions.push((region, Answer::AskAgain(Box::new(answer))));
+                }
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, acknowledged: Acknowledged, effects: &mut Effects) {
+        let (id, applied) = match acknowledged {
+            Acknowledged::Committed { id, at } => (id, self.applied.remove(&at.index)),
+            Acknowledged::Displaced(id) | Acknowledged::Unknown(id) => (id, None),
+        };
+        let Some(waiting) = self.waiting.remove(&id) else { return };
+        match (waiting, applied) {
+            (Waiting::Register(region), Some(Applied::Quota(outcomes))) => {
+                let answer = match outcomes.into_iter().next() {
+                    Some(Outcome::Registered(registered)) => RegisterAnswer::Registered(registered),
+                    Some(Outcome::Refused(CommandRefused::Register(reason))) => {
+                        RegisterAnswer::Refused(HaltReason::Refused(reason))
+                    }
+                    _ => RegisterAnswer::ReadAgain,
+                };
+                effects.regions.push((region, Answer::Register(Box::new(answer))));
+            }
+            (Waiting::Request(number), Some(Applied::Request(outcome))) => {
+                effects.operators.push((number, Told::Outcome(outcome)));
+            }
+            (Waiting::Request(number), Some(Applied::Repeated(_))) => effects.operators.push((number, Told::Repeated)),
+            (Waiting::Request(number), _) => effects.operators.push((number, Told::Unknown)),
+            (Waiting::Register(_) | Waiting::Background | Waiting::Members, _) => {}
+        }
+    }
+}
+
+fn digest(text: &str) -> u64 {
+    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
+}
