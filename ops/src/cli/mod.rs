@@ -77,6 +77,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
+    // For every HTTPS client of every command; nobody chose before us.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let context = Context { json: cli.json, home: Home::new(cli.home)? };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(dispatch(&context, cli.command))

@@ -28,13 +28,14 @@ S=$(curl -s $B/v1/session -H "$J" -d '{}' | field session)
 # join: 202 means that your place is on disk
 R=$(curl -s $B/v1/concerts/demo/reservations -H "authorization: Bearer $S" -H "$J" \
     -d '{"request_id":"'$(cat /proc/sys/kernel/random/uuid)'","quantity":2,"tiers":["A","B"]}' | field reservation)
-# poll: held
-sleep 1; curl -s $B/v1/reservations/$R -H "authorization: Bearer $S"; echo
+# poll until it is held
+until curl -s $B/v1/reservations/$R -H "authorization: Bearer $S" | grep '"status":"held"'; do sleep 1; done
 # pay, at the sandbox
 I=$(curl -s -X POST $B/v1/reservations/$R/payment -H "authorization: Bearer $S")
 curl -s $P/v1/payment_intents/$(echo "$I" | field intent)/confirm \
     -d client_secret=$(echo "$I" | field client_secret) -d payment_method=pm_card_visa; echo
-# sold; and the ticket with its signed code
-sleep 1; T=$(curl -s $B/v1/reservations/$R -H "authorization: Bearer $S" | field tickets)
+# poll until it is sold; then the ticket with its signed code
+until curl -s $B/v1/reservations/$R -H "authorization: Bearer $S" | grep '"status":"sold"'; do sleep 1; done
+T=$(curl -s $B/v1/reservations/$R -H "authorization: Bearer $S" | field tickets)
 curl -s $B/v1/tickets/$T -H "authorization: Bearer $S"; echo
 "#;

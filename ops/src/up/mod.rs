@@ -77,7 +77,8 @@ fn build_node() -> Result<PathBuf> {
     let program = us.with_file_name("region-node");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--release", "--package", "region-node", "--bin", "region-node"]);
+    // No `--package`: see `.cargo/config.toml` on features.
+    command.args(["build", "--release", "--bin", "region-node"]);
     command.current_dir(crate::cluster::home::source_root()).stdout(std::io::stderr());
     let status = command.status().context("running cargo")?;
     if !status.success() {
