@@ -137,6 +137,8 @@ impl HaproxyConfig {
             "# Front door of region {name}. Written by edge; changes by hand are lost.
 global
     maxconn {connections_max}
+    # With what the system grants rather than not at all.
+    no strict-limits
 {socket}
 defaults
     mode http

@@ -17,6 +17,7 @@
 
 pub mod admin;
 pub mod choice;
+pub mod compare;
 pub mod config;
 pub mod dns;
 pub mod geo;

@@ -95,7 +95,8 @@ impl Zone {
         let soa = soa(config)?;
         let mut zone = Self {
             names: HashMap::default(),
-            soa: RrSet { rtype: rtype::SOA, ttl_s: config.ttl_s, data: vec![soa] },
+            // One life everywhere, so that a SOA asked for does not outlive a no that it came with.
+            soa: RrSet { rtype: rtype::SOA, ttl_s: config.ttl_s.min(config.negative_ttl_s), data: vec![soa] },
             negative_ttl_s: config.negative_ttl_s.min(config.ttl_s),
             apex: apex.clone(),
         };

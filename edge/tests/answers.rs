@@ -87,7 +87,7 @@ fn fixed_records() {
         &query("sale.test", SOA),
         expect![[r#"
         NoError aa
-        sale.test. 3600 SOA ns1.sale.test. hostmaster.sale.test. 1 7200 900 1209600 60
+        sale.test. 60 SOA ns1.sale.test. hostmaster.sale.test. 1 7200 900 1209600 60
     "#]],
     );
     check(
@@ -189,7 +189,7 @@ fn a_no() {
     check(
         &query("sale.test", 252),
         expect![[r#"
-        Refused
+        NotImp
     "#]],
     );
 }

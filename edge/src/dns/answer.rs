@@ -1,7 +1,7 @@
 //! The one function from query bytes to answer bytes.
 //!
 //! Order of judgement, first match wins: no query at all (silence), not QUERY (NOTIMP), malformed (FORMERR), EDNS version
-//! (BADVERS), class, transfer, outside the zone (REFUSED), no such name (NXDOMAIN), then the name's records.
+//! (BADVERS), meta-types (NOTIMP), class, outside the zone (REFUSED), no such name (NXDOMAIN), then the name's records.
 
 use std::net::IpAddr;
 
@@ -12,6 +12,9 @@ use crate::limits::{CNAME_DEPTH_MAX, TCP_ANSWER_MAX_BYTES, UDP_ANSWER_PLAIN_BYTE
 use crate::snapshot::Snapshot;
 use crate::wire::{AnswerWriter, Malformed, Query, Rcode, Section, class, read_query, rtype};
 use crate::zone::{Found, Node};
+
+/// Life of the answer to ANY, in seconds: long, since it never changes (RFC 8482 §4.2 leaves it to the operator).
+const HINFO_TTL_S: u32 = 3600;
 
 /// How a query came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,10 +82,10 @@ fn refuse_malformed(malformed: Malformed<'_>, asked: &Asked, snapshot: &Snapshot
     let (head, question, edns, rcode) = match malformed {
         Malformed::Silent => return Outcome { kind: Kind::Silent, verified: false },
         Malformed::Form { head, question, edns } => (head, question, edns, Rcode::FormErr),
-        Malformed::Opcode { head } => (head, None, false, Rcode::NotImp),
+        Malformed::Opcode { head } => (head, None, None, Rcode::NotImp),
     };
-    let flags = [0x80 | head[2] & 0x79, head[3] & 0x10];
-    let opt = edns.then(|| OptRecord::plain(snapshot.rules.udp_max_bytes, rcode));
+    let flags = [0x80 | head[2] & 0x79, 0];
+    let opt = edns.map(|dnssec_ok| OptRecord::plain(snapshot.rules.udp_max_bytes, dnssec_ok, rcode));
     let id = u16::from_be_bytes([head[0], head[1]]);
     let writer = AnswerWriter::new(out, UDP_ANSWER_PLAIN_BYTES, 0, id, flags, question.unwrap_or_default());
     writer.finish(rcode, opt.as_ref().map(OptRecord::bytes));
@@ -118,7 +121,8 @@ impl<'a> Answering<'a> {
 
     fn run(mut self, out: &mut Vec<u8>) -> Outcome {
         let query = self.query;
-        let flags = [0x80 | u8::from(query.recursion_desired), u8::from(query.checking_disabled) << 4];
+        // CD is cleared in authoritative answers (RFC 4035 §3.1.6).
+        let flags = [0x80 | u8::from(query.recursion_desired), 0];
         let reserve = self.sender.opt.as_ref().map_or(0, |opt| opt.bytes().len());
         let mut writer = AnswerWriter::new(out, self.limit_bytes, reserve, query.id, flags, query.question);
         let (rcode, kind) = self.judge(&mut writer);
@@ -144,13 +148,14 @@ impl<'a> Answering<'a> {
         if query.edns.is_some_and(|edns| edns.version > 0) {
             return (Rcode::BadVers, Kind::Error);
         }
+        // Meta-types other than ANY (RFC 6895 §3.1): transfers, TKEY and the like, none of which is implemented.
+        if (128..255).contains(&query.qtype) {
+            return (Rcode::NotImp, Kind::Error);
+        }
         match query.qclass {
             class::IN | class::ANY => {}
             class::CH => return self.chaos(writer),
             _ => return (Rcode::Refused, Kind::Error),
-        }
-        if matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
-            return (Rcode::Refused, Kind::Error);
         }
         match self.snapshot.zone.find(query.name.wire()) {
             Found::Outside => (Rcode::Refused, Kind::Error),
@@ -186,9 +191,13 @@ impl<'a> Answering<'a> {
         let qtype = self.query.qtype;
         let exists = node.dynamic || !node.sets.is_empty();
         if qtype == rtype::ANY && exists {
-            // RFC 8482 §4.2: a made-up HINFO instead of everything.
-            let ttl_s = self.snapshot.zone.soa().0.ttl_s;
-            writer.record(Section::Answer, owner, rtype::HINFO, ttl_s, b"\x07RFC8482\x00");
+            // RFC 8482 §4.2: a made-up HINFO instead of everything, unless there is an alias.
+            match node.set(rtype::CNAME) {
+                Some(alias) => alias.data.iter().for_each(|data| {
+                    writer.record(Section::Answer, owner, rtype::CNAME, alias.ttl_s, data);
+                }),
+                None => writer.record(Section::Answer, owner, rtype::HINFO, HINFO_TTL_S, b"\x07RFC8482\x00"),
+            }
             return (Rcode::NoError, Kind::Answer);
         }
         if node.dynamic && sale::is_dynamic_type(self.snapshot, qtype) {

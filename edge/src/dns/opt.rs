@@ -36,9 +36,9 @@ impl Sender {
 
 impl OptRecord {
     /// An OPT record without options.
-    pub(super) fn plain(udp_max_bytes: usize, rcode: Rcode) -> Self {
+    pub(super) fn plain(udp_max_bytes: usize, dnssec_ok: bool, rcode: Rcode) -> Self {
         let mut record = Self::default();
-        record.begin(udp_max_bytes, false);
+        record.begin(udp_max_bytes, dnssec_ok);
         record.set_rcode(rcode);
         record
     }

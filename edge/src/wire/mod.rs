@@ -37,10 +37,6 @@ pub mod rtype {
     pub const SVCB: u16 = 64;
     /// Service binding for HTTPS (RFC 9460).
     pub const HTTPS: u16 = 65;
-    /// Incremental zone transfer.
-    pub const IXFR: u16 = 251;
-    /// Zone transfer.
-    pub const AXFR: u16 = 252;
     /// All records.
     pub const ANY: u16 = 255;
 }

@@ -69,7 +69,7 @@ pub enum OptionError {
 }
 
 impl<'a> Edns<'a> {
-    /// Reads the options of an OPT record into `self`. Of an option given twice the first counts.
+    /// Reads the options of an OPT record into `self`. Of several client subnets the last counts (as with gdnsd).
     pub(crate) fn read_options(&mut self, mut rest: &'a [u8]) -> Result<(), OptionError> {
         while !rest.is_empty() {
             let [code_high, code_low, len_high, len_low, tail @ ..] = rest else { return Err(OptionError::Length) };
@@ -77,14 +77,9 @@ impl<'a> Edns<'a> {
             let data = tail.get(..len).ok_or(OptionError::Length)?;
             rest = &tail[len..];
             match u16::from_be_bytes([*code_high, *code_low]) {
-                code::CLIENT_SUBNET => {
-                    let subnet = read_subnet(data)?;
-                    self.subnet.get_or_insert(subnet);
-                }
-                code::COOKIE => {
-                    let cookie = read_cookie(data)?;
-                    self.cookie.get_or_insert(cookie);
-                }
+                code::CLIENT_SUBNET => self.subnet = Some(read_subnet(data)?),
+                // RFC 7873 §5.2: of several cookies all but the first are passed over.
+                code::COOKIE if self.cookie.is_none() => self.cookie = Some(read_cookie(data)?),
                 code::NSID => self.nsid = true,
                 code::TCP_KEEPALIVE if data.is_empty() => self.keepalive = true,
                 code::TCP_KEEPALIVE => return Err(OptionError::NotEmpty),
@@ -104,7 +99,7 @@ fn read_subnet(data: &[u8]) -> Result<ClientSubnet, OptionError> {
     let bits_max = match family {
         1 => 32,
         2 => 128,
-        // RFC 7871 §7.1.2 lets a stub send an all-zero option, whose family is 0, to ask for privacy.
+        // An option that is all zero, as `dig +subnet=0` sends it, asks to be left out of the choice; it has no address.
         0 => 0,
         _ => return Err(OptionError::ClientSubnet),
     };

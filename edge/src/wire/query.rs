@@ -28,8 +28,6 @@ pub struct Query<'a> {
     pub id: u16,
     /// Recursion desired: copied into the answer.
     pub recursion_desired: bool,
-    /// Checking disabled: copied into the answer.
-    pub checking_disabled: bool,
     /// The question as sent, in the client's mixture of cases: copied into the answer.
     pub question: &'a [u8],
     /// The name asked for.
@@ -53,8 +51,8 @@ pub enum Malformed<'a> {
         head: [u8; 4],
         /// The question, when readable.
         question: Option<&'a [u8]>,
-        /// Whether an OPT record was seen.
-        edns: bool,
+        /// The DNSSEC OK bit of the OPT record, where one was seen.
+        edns: Option<bool>,
     },
     /// Another kind of message than QUERY: NOTIMP.
     Opcode {
@@ -78,21 +76,20 @@ pub fn read_query(packet: &[u8]) -> Result<Query<'_>, Malformed<'_>> {
     }
     let count = |at: usize| usize::from(u16::from_be_bytes([header[at], header[at + 1]]));
     let form = |question, edns| Malformed::Form { head, question, edns };
-    if count(4) != 1 {
-        return Err(form(None, false));
+    if count(4) == 0 {
+        return Err(form(None, None));
     }
-    let (name, name_len) = read_question_name(body).ok_or(form(None, false))?;
-    let Some(&[t1, t2, c1, c2]) = body.get(name_len..name_len + 4) else { return Err(form(None, false)) };
+    let (name, name_len) = read_question_name(body).ok_or(form(None, None))?;
+    let Some(&[t1, t2, c1, c2]) = body.get(name_len..name_len + 4) else { return Err(form(None, None)) };
     let question = &body[..name_len + 4];
     // A query has no answers and no authority; IXFR and UPDATE, which do, are not served.
-    if count(6) != 0 || count(8) != 0 || count(10) > QUERY_RECORDS_MAX {
-        return Err(form(Some(question), false));
+    if count(4) != 1 || count(6) != 0 || count(8) != 0 {
+        return Err(form(Some(question), None));
     }
     let edns = read_additional(&body[name_len + 4..], count(10)).map_err(|seen| form(Some(question), seen))?;
     Ok(Query {
         id: u16::from_be_bytes([header[0], header[1]]),
         recursion_desired: header[2] & 0x01 != 0,
-        checking_disabled: header[3] & 0x10 != 0,
         question,
         name,
         qtype: u16::from_be_bytes([t1, t2]),
@@ -123,30 +120,34 @@ fn read_question_name(body: &[u8]) -> Option<(QueryName, usize)> {
     }
 }
 
-/// Looks through the additional records for the OPT record; the error says whether one was seen.
-fn read_additional(mut rest: &[u8], records: usize) -> Result<Option<Edns<'_>>, bool> {
+/// Looks through the additional records for the OPT record; the error says of one that was seen whether DNSSEC is OK.
+fn read_additional(mut rest: &[u8], records: usize) -> Result<Option<Edns<'_>>, Option<bool>> {
     let mut edns: Option<Edns<'_>> = None;
-    for _ in 0..records {
-        let seen = edns.is_some();
+    for at in 0..records {
+        let seen = edns.map(|edns| edns.dnssec_ok);
+        if at == QUERY_RECORDS_MAX {
+            return Err(seen);
+        }
         let owner_len = owner_len(rest).ok_or(seen)?;
         let Some((fixed, data)) = rest[owner_len..].split_first_chunk::<10>() else { return Err(seen) };
         let data_len = usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
         let is_opt = u16::from_be_bytes([fixed[0], fixed[1]]) == rtype::OPT;
-        let data = data.get(..data_len).ok_or(seen || is_opt)?;
+        let dnssec_ok = fixed[6] & 0x80 != 0;
+        let data = data.get(..data_len).ok_or(seen.or(is_opt.then_some(dnssec_ok)))?;
         if is_opt {
             // RFC 6891 §6.1.1: one OPT record, owned by the root.
-            if seen || owner_len != 1 {
-                return Err(true);
+            if seen.is_some() || owner_len != 1 {
+                return Err(seen.or(Some(dnssec_ok)));
             }
             let mut opt = Edns {
                 udp_size_bytes: u16::from_be_bytes([fixed[2], fixed[3]]),
                 version: fixed[5],
-                dnssec_ok: fixed[6] & 0x80 != 0,
+                dnssec_ok,
                 ..Edns::default()
             };
             // The options of a version that we do not know are not ours to judge.
             if opt.version == 0 {
-                opt.read_options(data).map_err(|_| true)?;
+                opt.read_options(data).map_err(|_| Some(dnssec_ok))?;
             }
             edns = Some(opt);
         }
@@ -191,7 +192,7 @@ mod tests {
         let q = read_query(&p).unwrap();
         assert_eq!(q.name.wire(), b"\x03www\x04sale\x00");
         assert_eq!((q.id, q.qtype, q.qclass), (0xABCD, 28, 1));
-        assert!(q.recursion_desired && q.checking_disabled && q.edns.is_none());
+        assert!(q.recursion_desired && q.edns.is_none());
         assert_eq!(q.question, &p[12..]);
     }
 
@@ -215,7 +216,7 @@ mod tests {
     fn format_errors() {
         for (why, p, question, edns) in [
             ("no question", packet([0, 0, 0, 0], b""), false, false),
-            ("two questions", packet([2, 0, 0, 0], b"\x00\x00\x01\x00\x01\x00\x00\x01\x00\x01"), false, false),
+            ("two questions", packet([2, 0, 0, 0], b"\x00\x00\x01\x00\x01\x00\x00\x01\x00\x01"), true, false),
             ("pointer in the question", packet([1, 0, 0, 0], b"\xc0\x0c\x00\x01\x00\x01"), false, false),
             ("cut off name", packet([1, 0, 0, 0], b"\x05abc"), false, false),
             ("cut off type", packet([1, 0, 0, 0], b"\x00\x00\x01\x00"), false, false),
@@ -236,7 +237,7 @@ mod tests {
         ] {
             match read_query(&p) {
                 Err(Malformed::Form { question: q, edns: e, .. }) => {
-                    assert_eq!((q.is_some(), e), (question, edns), "{why}");
+                    assert_eq!((q.is_some(), e.is_some()), (question, edns), "{why}");
                 }
                 other => panic!("{why}: {other:?}"),
             }

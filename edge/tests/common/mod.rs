@@ -13,6 +13,7 @@ use hickory_proto::serialize::binary::BinDecodable;
 
 pub(crate) mod live;
 pub(crate) mod mmdb;
+pub(crate) mod read;
 
 /// A configuration with three regions in Germany, the USA and Japan, and a bit of everything in the zone.
 pub(crate) const CONFIG: &str = r#"

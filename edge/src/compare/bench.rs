@@ -1,0 +1,305 @@
+//! The measurement of `ops bench dns`: queries per CPU second of the server, beside gdnsd and Knot, in one run.
+//!
+//! Every server gets one core, the load another one; each is measured in turns with the others, so that a busy machine
+//! slows all of them alike. CPU time is the kernel's own account of the server's threads.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Peer, PeerError, PeerPlan, blast, cpu_seconds, free_port, nets};
+use crate::server::{StartError, check};
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct BenchPlan {
+    /// The program `edge`.
+    pub program: PathBuf,
+    /// A geo database with country codes.
+    pub database: PathBuf,
+    /// A folder to work in.
+    pub folder: PathBuf,
+    /// Length of each turn.
+    pub turn: Duration,
+    /// Turns of each server.
+    pub turns: usize,
+}
+
+/// One measured figure; `ops bench` prints it as it is.
+#[derive(Clone, Debug, Serialize, PartialEq)]
+pub struct BenchLine {
+    /// `dns`.
+    pub bench: &'static str,
+    /// What was measured.
+    pub name: String,
+    /// The edge's figure.
+    pub value: f64,
+    /// Its unit.
+    pub unit: &'static str,
+    /// The other server's figure in the same run.
+    pub baseline: f64,
+    /// `value / baseline`.
+    pub ratio: f64,
+}
+
+/// Why nothing was measured.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// A server of others.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// The edge's configuration.
+    #[error(transparent)]
+    Edge(#[from] StartError),
+    /// Files, sockets, processes.
+    #[error("{0}: {1}")]
+    Io(String, std::io::Error),
+    /// The servers do not agree, so that their speed does not compare.
+    #[error("{0}")]
+    Differ(String),
+}
+
+const ZONE: &str = "sale.test";
+const REGIONS: [(&str, &str, &str); 3] =
+    [("east", "192.0.2.1", "DE"), ("west", "192.0.2.2", "US"), ("south", "192.0.2.3", "JP")];
+
+/// Measures. Takes about `turn × turns × 8`, and some seconds to start the servers.
+///
+/// # Errors
+/// [`BenchError`]; a missing program is named with its Debian package.
+pub fn run_bench(plan: &BenchPlan) -> Result<Vec<BenchLine>, BenchError> {
+    let io = |e| BenchError::Io(plan.folder.display().to_string(), e);
+    let edge_folder = plan.folder.join("edge");
+    std::fs::create_dir_all(&edge_folder).map_err(io)?;
+    let port = free_port()?;
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let config = edge_folder.join("edge.toml");
+    std::fs::write(&config, edge_config(address, free_port()?, &plan.database)).map_err(io)?;
+    let (_, snapshot) = check(&config)?;
+    let (nets, count) = nets(&snapshot)?;
+    let edge = EdgeProcess::start(&plan.program, &config, address)?;
+    let zone = |dynamic: &str| {
+        let soa = "@ 3600 SOA ns1 hostmaster 1 7200 900 1209600 60\n@ 3600 NS ns1\nns1 3600 A 192.0.2.53\n";
+        format!("$TTL 3600\n{soa}@ 30 {dynamic}\n")
+    };
+    let (gdnsd_zone, knot_zone) = (zone("DYNA geoip!sale"), zone("A 192.0.2.1"));
+    let (gdnsd_folder, knot_folder) = (plan.folder.join("gdnsd"), plan.folder.join("knot"));
+    let datacenters = REGIONS.map(|(name, address, _)| (name.to_owned(), address.parse().into_iter().collect()));
+    let gdnsd = Peer::gdnsd(&peer(&gdnsd_folder, &gdnsd_zone), &datacenters, &nets)?;
+    let knot = Peer::knot(&peer(&knot_folder, &knot_zone))?;
+    let networks: Vec<ipnet::IpNet> =
+        snapshot.geo.networks().map_err(PeerError::from)?.into_iter().map(|(n, _)| n).collect();
+    let queries = queries(&networks, 50_000);
+    same_answers(edge.address, gdnsd.address, &queries[..2_000])?;
+
+    let servers =
+        [("edge", edge.address, edge.pid()), ("gdnsd", gdnsd.address, gdnsd.pid()), ("knot", knot.address, knot.pid())];
+    let udp = in_turns(plan, &servers, |to| udp_turn(to, &queries, plan.turn))?;
+    let tcp = in_turns(plan, &servers, |to| tcp_turn(to, plan))?;
+    let mut lines = Vec::new();
+    for (kind, figures) in [("udp_client_subnet", udp), ("tcp", tcp)] {
+        for (at, (name, ..)) in servers.iter().enumerate().skip(1) {
+            lines.push(line(format!("{kind}_vs_{name}"), figures[0], "queries/cpu_s", figures[at]));
+        }
+    }
+    let half = |to: SocketAddr| latency_ms(to, &queries, plan.turn);
+    lines.push(line("latency_p99_vs_gdnsd".to_owned(), half(edge.address)?, "ms", half(gdnsd.address)?));
+    lines.push(line("memory_vs_gdnsd".to_owned(), memory_mib(edge.pid())?, "MiB", memory_mib(gdnsd.pid())?));
+    lines.push(line("networks".to_owned(), networks.len() as f64, "networks", count as f64));
+    Ok(lines)
+}
+
+fn peer<'a>(folder: &'a Path, zone_text: &'a str) -> PeerPlan<'a> {
+    PeerPlan { folder, zone: ZONE, zone_text, core: Some(0) }
+}
+
+fn line(name: String, value: f64, unit: &'static str, baseline: f64) -> BenchLine {
+    BenchLine { bench: "dns", name, value, unit, baseline, ratio: if baseline > 0.0 { value / baseline } else { 0.0 } }
+}
+
+fn edge_config(address: SocketAddr, admin: u16, database: &Path) -> String {
+    let regions: String = REGIONS
+        .iter()
+        .map(|(name, address, country)| {
+            format!("[[region]]\nname = '{name}'\naddresses = ['{address}']\ncountry = '{country}'\n")
+        })
+        .collect();
+    format!(
+        "listen = ['{address}']\nadmin = '127.0.0.1:{admin}'\nstate_folder = 'state'\nudp_threads = 1\n[zone]\nname = '{ZONE}'\n\
+         nameservers = [{{ name = 'ns1.{ZONE}', addresses = ['192.0.2.53'] }}]\ncontact = 'hostmaster.{ZONE}'\n\
+         [answers.rate]\nresponses_per_s = 0\nerrors_per_s = 0\n[geo]\ndatabases = [{database:?}]\n{regions}"
+    )
+}
+
+/// The edge as a process of its own, on one core.
+struct EdgeProcess {
+    child: std::process::Child,
+    address: SocketAddr,
+}
+
+impl EdgeProcess {
+    fn start(program: &Path, config: &Path, address: SocketAddr) -> Result<Self, BenchError> {
+        let io = |e| BenchError::Io(program.display().to_string(), e);
+        let mut command = Command::new("taskset");
+        command.args(["-c", "0"]).arg(program).args(["serve", "--config"]).arg(config);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(io)?;
+        let edge = Self { child, address };
+        let begun = std::time::Instant::now();
+        let probe = queries(&["193.99.144.0/24".parse().unwrap_or_default()], 1);
+        while blast(address, &probe, Duration::from_millis(20), 1, |_| {}, None).map_or(0, |r| r.answered) == 0 {
+            if begun.elapsed() > Duration::from_secs(30) {
+                return Err(BenchError::Differ("the edge does not answer".to_owned()));
+            }
+        }
+        Ok(edge)
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for EdgeProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Queries for the sale's name, each with the /24 or /48 of another network of the database, in a fixed, mixed order.
+fn queries(networks: &[ipnet::IpNet], count: usize) -> Vec<Vec<u8>> {
+    let one = |i: usize| {
+        let network = networks[i.wrapping_mul(7_919) % networks.len()];
+        let mut packet =
+            b"\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x01\x04sale\x04test\x00\x00\x01\x00\x01".to_vec();
+        let (family, prefix, octets) = match network.addr() {
+            std::net::IpAddr::V4(a) => (1u8, 24u8, a.octets()[..3].to_vec()),
+            std::net::IpAddr::V6(a) => (2, 48, a.octets()[..6].to_vec()),
+        };
+        packet.extend([
+            0,
+            0,
+            41,
+            4,
+            0xd0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            8 + octets.len() as u8,
+            0,
+            8,
+            0,
+            4 + octets.len() as u8,
+            0,
+            family,
+            prefix,
+            0,
+        ]);
+        packet.extend(octets);
+        packet
+    };
+    (0..count).map(one).collect()
+}
+
+/// Both servers must say the same, or one of them does less work.
+fn same_answers(edge: SocketAddr, gdnsd: SocketAddr, queries: &[Vec<u8>]) -> Result<(), BenchError> {
+    let io = |e| BenchError::Io("loopback".to_owned(), e);
+    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).map_err(io)?;
+    socket.set_read_timeout(Some(Duration::from_secs(1))).map_err(io)?;
+    let address = |to: SocketAddr, query: &[u8]| -> std::io::Result<Vec<u8>> {
+        let mut answer = [0; 512];
+        socket.send_to(query, to)?;
+        let (len, _) = socket.recv_from(&mut answer)?;
+        // Header, question, then the record: its data are the four octets after twelve.
+        Ok(answer[..len].get(27 + 12..27 + 16).unwrap_or_default().to_vec())
+    };
+    let mut differ = 0;
+    for query in queries {
+        let (ours, theirs) = (address(edge, query).map_err(io)?, address(gdnsd, query).map_err(io)?);
+        differ += usize::from(ours != theirs || ours.is_empty());
+    }
+    if differ == 0 {
+        Ok(())
+    } else {
+        Err(BenchError::Differ(format!("{differ} of {} answers differ from gdnsd's", queries.len())))
+    }
+}
+
+type Server<'a> = (&'a str, SocketAddr, u32);
+
+/// Completed queries per CPU second of each server: the median of its turns.
+fn in_turns(
+    plan: &BenchPlan,
+    servers: &[Server<'_>; 3],
+    turn: impl Fn(SocketAddr) -> Result<u64, BenchError>,
+) -> Result<[f64; 3], BenchError> {
+    let mut figures: [Vec<f64>; 3] = Default::default();
+    for _ in 0..plan.turns.max(1) {
+        for (at, (_, address, pid)) in servers.iter().enumerate() {
+            let before = cpu_seconds(*pid)?;
+            let completed = turn(*address)?;
+            let used = cpu_seconds(*pid)? - before;
+            figures[at].push(completed as f64 / used.max(1e-9));
+        }
+    }
+    Ok(figures.map(|mut f| {
+        f.sort_by(f64::total_cmp);
+        f[f.len() / 2]
+    }))
+}
+
+fn udp_turn(to: SocketAddr, queries: &[Vec<u8>], length: Duration) -> Result<u64, BenchError> {
+    let result = blast(to, queries, length, 400, |_| {}, None).map_err(|e| BenchError::Io("load".to_owned(), e))?;
+    Ok(result.answered)
+}
+
+/// dnsperf over TCP: eight connections, queries in flight on each.
+fn tcp_turn(to: SocketAddr, plan: &BenchPlan) -> Result<u64, BenchError> {
+    let io = |e| BenchError::Io("dnsperf (Debian package dnsperf)".to_owned(), e);
+    let file = plan.folder.join("queries");
+    std::fs::write(&file, format!("{ZONE} A\n")).map_err(io)?;
+    let seconds = plan.turn.as_secs().max(1).to_string();
+    let mut command = Command::new("dnsperf");
+    command.args([
+        "-m",
+        "tcp",
+        "-s",
+        "127.0.0.1",
+        "-p",
+        &to.port().to_string(),
+        "-c",
+        "8",
+        "-T",
+        "1",
+        "-q",
+        "400",
+        "-l",
+        &seconds,
+    ]);
+    let output = command.args(["-E", "8:00011800c16390", "-d"]).arg(&file).output().map_err(io)?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let completed =
+        text.lines().find_map(|l| l.trim().strip_prefix("Queries completed:")?.split_whitespace().next()?.parse().ok());
+    completed.ok_or_else(|| BenchError::Differ(format!("dnsperf said nothing of use: {text}")))
+}
+
+/// The 99th percentile at a tenth of a usual core's rate for everybody alike, in milliseconds.
+fn latency_ms(to: SocketAddr, queries: &[Vec<u8>], length: Duration) -> Result<f64, BenchError> {
+    let mut times = Vec::new();
+    let io = |e| BenchError::Io("load".to_owned(), e);
+    blast(to, queries, length, 400, |took| times.push(took.as_secs_f64() * 1000.0), Some(20_000)).map_err(io)?;
+    times.sort_by(f64::total_cmp);
+    Ok(times.get(times.len() * 99 / 100).copied().unwrap_or(0.0))
+}
+
+fn memory_mib(pid: u32) -> Result<f64, BenchError> {
+    let text =
+        std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|e| BenchError::Io("proc".to_owned(), e))?;
+    let kib = text.lines().find_map(|l| l.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<f64>().ok());
+    Ok(kib.unwrap_or(0.0) / 1024.0)
+}
