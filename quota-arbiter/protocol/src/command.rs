@@ -99,8 +99,9 @@ pub enum Command {
     BeginRecovery {
         /// The new incarnation, above every earlier one.
         incarnation: Incarnation,
-        /// Regions that the operator knows to be in use: the backup may be older than some of them, or know one as
-        /// written off that has started again since.
+        /// Every region that ever was, as the operator knows: the backup may be older than some of them, or than what
+        /// became of them. Each has to register or to be written off (again) with its sales. Only a region that is
+        /// written off in the backup and never started again may be left out.
         regions: Vec<RegionId>,
     },
     /// Every region has registered: recompute what is unallocated and grant again.

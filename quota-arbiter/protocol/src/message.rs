@@ -65,7 +65,9 @@ pub struct PoolReport {
 pub struct Demand {
     /// Tickets that the queue asks for.
     pub queued: Tickets,
-    /// The quantities that the first requests ask for, in order, at most [`crate::limits::HEAD_QUANTITIES_MAX`].
+    /// The quantities that the first requests ask for, in order, at most [`crate::limits::HEAD_QUANTITIES_MAX`]. If the
+    /// smallest quantity of the whole queue is not among them, it takes the last place: near the end, a single ticket
+    /// has to find the one person who wants a single ticket.
     pub head_quantities: Vec<Tickets>,
     /// Tickets asked for per minute, lately.
     pub rate_per_min: Tickets,

@@ -214,8 +214,7 @@ impl World {
     fn restore_arbiters(&mut self, bounds: &Bounds) -> bool {
         let Some(backup) = self.arbiter_backup.take() else { return false };
         let incarnation = self.issuer.incarnation().next();
-        let in_use = self.issuer.regions().iter().filter(|(_, region)| region.state != RegionState::WrittenOff);
-        let regions = in_use.map(|(id, _)| *id).collect();
+        let regions = self.sites.iter().map(|site| site.region).collect();
         self.issuer = backup;
         self.arbiter_restores += 1;
         self.issuer.apply(&Command::BeginRecovery { incarnation, regions });
