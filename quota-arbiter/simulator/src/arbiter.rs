@@ -63,7 +63,6 @@ pub(crate) struct Effects {
     pub(crate) operators: Vec<(u64, Told)>,
     /// Log index, digest of what was applied there.
     pub(crate) applied: Vec<(u64, u64)>,
-    pub(crate) moved: bool,
 }
 
 pub(crate) struct Arbiter {
@@ -84,6 +83,8 @@ pub(crate) struct Life {
     applied: BTreeMap<u64, Applied>,
     looks: BTreeMap<ProposalId, (usize, RegionId, Identity)>,
     reports: BTreeMap<RegionId, (u64, Report)>,
+    /// Where each region's long poll waits.
+    polls: BTreeMap<RegionId, usize>,
     memory: BTreeMap<PoolId, Memory>,
     asks: BTreeMap<(RegionId, PoolId), Tickets>,
     plan_at_ms: u64,
@@ -126,6 +127,7 @@ impl Arbiter {
             applied: BTreeMap::new(),
             looks: BTreeMap::new(),
             reports: BTreeMap::new(),
+            polls: BTreeMap::new(),
             memory: BTreeMap::new(),
             asks: BTreeMap::new(),
             plan_at_ms: 0,
@@ -209,6 +211,7 @@ impl Life {
                     self.lead(now_ms, policy, effects);
                 } else {
                     self.reports.clear();
+                    self.polls.clear();
                     self.asks.clear();
                     self.memory.clear();
                 }
@@ -249,6 +252,7 @@ impl Life {
                 if let Some(report) = report {
                     self.plan_soon |= dry;
                     self.reports.insert(id, (now_ms, *report));
+                    self.polls.insert(id, region);
                 }
                 effects.regions.push((region, Answer::Sync(Box::new(self.answer(&id)))));
             }
@@ -285,10 +289,20 @@ impl Life {
             self.plan_at_ms = now_ms + 1_000;
             self.plan_soon = false;
             commands.extend(self.plan(now_ms, policy));
-            effects.moved = true;
+            let asked = self.asks.keys().map(|(region, _)| *region).collect::<Vec<_>>();
+            self.push(&asked, effects);
         }
         if !commands.is_empty() {
             self.propose(now_ms, Task::Quota(commands), Waiting::Background);
+        }
+    }
+
+    /// Answers the long polls of regions for which there is news.
+    fn push(&self, regions: &[RegionId], effects: &mut Effects) {
+        for region in regions {
+            if let Some(number) = self.polls.get(region) {
+                effects.regions.push((*number, Answer::Sync(Box::new(self.answer(region)))));
+            }
         }
     }
 
@@ -342,9 +356,15 @@ impl Life {
 
     fn follow(&mut self, output: Output<Applied>, effects: &mut Effects) {
         effects.raft.extend(output.messages);
+        let mut granted = false;
         for committed in output.committed {
             match committed {
                 Committed::Applied { at, applied } => {
+                    // What came back was asked for: whoever waits gets it now and not a round later.
+                    if let Applied::Quota(outcomes) = &applied {
+                        self.plan_soon |= outcomes.iter().any(|outcome| matches!(outcome, Outcome::Returned(_)));
+                        granted |= outcomes.iter().any(|outcome| matches!(outcome, Outcome::Granted(_)));
+                    }
                     effects.applied.push((at.index, digest(&format!("{} {applied:?}", at.term))));
                     self.applied.insert(at.index, applied);
                 }
@@ -358,6 +378,10 @@ impl Life {
             self.acknowledge(acknowledged, effects);
         }
         self.applied.clear();
+        if granted && self.driver.leads() {
+            let polling = self.polls.keys().copied().collect::<Vec<_>>();
+            self.push(&polling, effects);
+        }
         for read in output.reads {
             if let Some((region, id, identity)) = self.looks.remove(&read) {
                 let issuer = self.driver.machine().issuer();

@@ -14,8 +14,10 @@ mod network;
 mod operator;
 mod region;
 mod rest;
+mod sale;
 mod world;
 
+pub use sale::{Sale, skewed_sale};
 use world::World;
 
 /// The size of a run.
@@ -53,6 +55,9 @@ pub fn run(settings: Settings, seed: u64, tell: bool) -> Run {
     let mut world = World::new(settings, seed, tell);
     world.run_until(settings.chaos_ms);
     world.come_to_rest();
+    if tell {
+        world.note(&world.tell_books());
+    }
     Run {
         hash: world.hash,
         steps: world.steps,

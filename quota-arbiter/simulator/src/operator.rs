@@ -343,8 +343,8 @@ impl World {
         let Some(backup) = self.operator.arbiter_backup.take() else { return };
         let Some(now) = self.state().map(State::issuer) else { return };
         let incarnation = now.incarnation().next();
-        let in_use = now.regions().iter().filter(|(_, region)| region.state != RegionState::WrittenOff);
-        let regions = in_use.map(|(id, _)| *id).collect();
+        // Also those that are written off now: the backup does not know what they sold.
+        let regions = now.regions().keys().copied().collect();
         let mut state = State::default();
         let begins = LogEntry::new(self.now_ms, Work::Quota(vec![Command::BeginRecovery { incarnation, regions }]));
         let applied = begins.encode().map(|entry| state.restore(&backup).is_ok() && state.apply(&entry).is_ok());
@@ -352,6 +352,7 @@ impl World {
             self.auditor.problem("a backup of the arbiters cannot be restored");
             return;
         }
+        self.note(&self.tell_books());
         self.arbiters.clear();
         self.auditor.new_log(incarnation);
         self.operator.members = None;
@@ -360,6 +361,7 @@ impl World {
         for _ in 0..3 {
             self.add_arbiter(first.clone());
         }
+        self.note(&self.tell_books());
         self.order(Command::FinishRecovery, Aim::FinishRecovery);
     }
 }

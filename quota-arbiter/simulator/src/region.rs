@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use quota_protocol::{
     Action, Counters, Done, Epoch, Holder, Identity, OrderId, PoolId, RegionId, Report, Tickets,
     holder::{Contact, OrderState},
+    limits::HEAD_QUANTITIES_MAX,
     message::{Demand, RegionView},
     wire::{RegisterAnswer, SyncAnswer},
 };
@@ -28,6 +29,11 @@ pub(crate) struct Region {
     /// The queue is durable too: it outlives the node and the database.
     pub(crate) queue: VecDeque<Buyer>,
     pub(crate) node: Option<Node>,
+    /// Tickets asked for since the last heartbeat, and per minute before it.
+    pub(crate) asked_for: Tickets,
+    pub(crate) rate_per_min: Tickets,
+    /// Orders that one batch of the allocator decides.
+    pub(crate) batch_orders: usize,
     /// Every database gets another number.
     pub(crate) copies: u64,
     pub(crate) life: u64,
@@ -48,7 +54,18 @@ pub(crate) struct Node {
 
 impl Region {
     pub(crate) fn new(number: usize, id: RegionId) -> Self {
-        let mut region = Self { number, id, database: None, queue: VecDeque::new(), node: None, copies: 0, life: 0 };
+        let mut region = Self {
+            number,
+            id,
+            database: None,
+            queue: VecDeque::new(),
+            node: None,
+            asked_for: Tickets::ZERO,
+            rate_per_min: Tickets::ZERO,
+            batch_orders: 20,
+            copies: 0,
+            life: 0,
+        };
         region.start_empty();
         region
     }
@@ -87,11 +104,11 @@ impl Region {
 
     fn demand(&self, pool: &PoolId) -> Demand {
         let waiting = || self.queue.iter().filter(|buyer| buyer.pool == *pool);
-        Demand {
-            queued: waiting().map(|buyer| buyer.quantity).sum(),
-            head_quantities: waiting().take(32).map(|buyer| buyer.quantity).collect(),
-            rate_per_min: Tickets::ZERO,
+        let mut head_quantities = waiting().take(HEAD_QUANTITIES_MAX).map(|buyer| buyer.quantity).collect::<Vec<_>>();
+        if let (Some(least), Some(last)) = (waiting().map(|buyer| buyer.quantity).min(), head_quantities.last_mut()) {
+            *last = (*last).min(least);
         }
+        Demand { queued: waiting().map(|buyer| buyer.quantity).sum(), head_quantities, rate_per_min: self.rate_per_min }
     }
 
     fn report(&self) -> Option<Report> {
@@ -107,6 +124,18 @@ impl Region {
             }
         }
         Some(report)
+    }
+
+    /// Somebody joins the queue.
+    pub(crate) fn join(&mut self, buyer: Buyer) {
+        self.asked_for += buyer.quantity;
+        self.queue.push_back(buyer);
+    }
+
+    /// A heartbeat has passed, which is one second.
+    pub(crate) fn measure_demand(&mut self) {
+        self.rate_per_min = (0..60).map(|_| self.asked_for).sum();
+        self.asked_for = Tickets::ZERO;
     }
 
     /// What to ask of the arbiters now.
@@ -205,7 +234,7 @@ impl Region {
         for buyer in &self.queue {
             let left = free.iter_mut().find(|(pool, _)| *pool == buyer.pool).map(|(_, left)| left);
             match left.and_then(|left| left.minus(buyer.quantity).map(|rest| (left, rest))) {
-                Some((left, rest)) if served.len() < 20 => {
+                Some((left, rest)) if served.len() < self.batch_orders => {
                     *left = rest;
                     served.push(*buyer);
                 }

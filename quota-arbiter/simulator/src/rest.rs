@@ -39,6 +39,22 @@ impl World {
         self.auditor.rest(&state, &databases);
     }
 
+    /// Both sides' books, for whoever looks for the cause of a problem.
+    pub(crate) fn tell_books(&self) -> String {
+        let mut told = String::new();
+        for (pool, book) in self.state().iter().flat_map(|state| state.issuer().pools()) {
+            told += &format!("{pool}: T {} P {}\n", book.total, book.pool);
+            for region in &self.regions {
+                let slice = book.slices.get(&region.id).copied().unwrap_or_default();
+                let row = region.database.as_ref().map(|database| (database.counters(pool), database.registration()));
+                let count = self.auditor.count(region.id, *pool);
+                let (id, granted, accepted) = (region.id, slice.granted, slice.accepted);
+                told += &format!("  {id}: G {granted} R {accepted}, has {row:?}, really sold and refunded {count:?}\n");
+            }
+        }
+        told
+    }
+
     /// Why it has not come to rest, if it has not.
     fn restless(&self) -> Option<String> {
         let Some(life) = self.leader().and_then(|leader| leader.life.as_ref()) else {

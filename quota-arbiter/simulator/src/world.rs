@@ -40,6 +40,8 @@ pub(crate) enum Event {
     /// A payment, a lapse or a refund of an order, sent again until it is taken.
     Order(usize, Action),
     Arrive,
+    /// One buyer of a sale that is laid out in advance.
+    Join(usize, Buyer),
     Accident,
     Operate,
     StartArbiter(u64),
@@ -90,8 +92,12 @@ pub(crate) struct World {
     pub(crate) pools: Vec<PoolId>,
     pub(crate) total: Tickets,
     orders: u64,
-    to_arrive: u64,
+    /// When the last sale was committed.
+    pub(crate) last_sale_ms: u64,
+    pub(crate) to_arrive: u64,
+    seed: u64,
     pub(crate) calm: bool,
+    pub(crate) refunds: bool,
     tell: bool,
 }
 
@@ -132,8 +138,11 @@ impl World {
             pools: ["demo/A", "demo/B"].iter().filter_map(|pool| pool.parse().ok()).collect(),
             total,
             orders: 0,
+            last_sale_ms: 0,
             to_arrive: u64::from(settings.tickets) * 2,
+            seed,
             calm: false,
+            refunds: true,
             tell,
         };
         let first = Stored::first((1..=3).collect(), State::default().snapshot());
@@ -224,6 +233,7 @@ impl World {
                 self.pump(number);
             }
             Event::Heartbeat(number) => {
+                self.regions[number].measure_demand();
                 self.heartbeat(number);
                 self.after(HEARTBEAT_MS, Event::Heartbeat(number));
             }
@@ -238,6 +248,7 @@ impl World {
             }
             Event::Order(number, action) => self.order_event(number, action),
             Event::Arrive => self.arrive(),
+            Event::Join(number, buyer) => self.regions[number].join(buyer),
             Event::Accident => {
                 if !self.calm {
                     let next = self.accident();
@@ -364,10 +375,12 @@ impl World {
         };
         match action {
             Action::Hold { order, .. } => {
-                let (delay, then) = if self.dice.per_mille(750) {
-                    (self.dice.between(100, 2_500), Action::Sell { order: *order })
+                // A buyer's mind does not depend on where and when the hold came about.
+                let mut mind = Dice::new(order.get() as u64 ^ mix(self.seed));
+                let (delay, then) = if mind.per_mille(750) {
+                    (mind.between(100, 2_500), Action::Sell { order: *order })
                 } else {
-                    (self.dice.between(1_500, 3_000), Action::Release { order: *order })
+                    (mind.between(1_500, 3_000), Action::Release { order: *order })
                 };
                 self.after(delay, Event::Order(number, then));
             }
@@ -375,7 +388,8 @@ impl World {
                 let Some(sold) = order_of(self, order) else { return };
                 let total = self.highest_total(&sold.pool);
                 self.auditor.sale(region, *order, sold.pool, sold.tickets, total);
-                if self.dice.per_mille(60) {
+                self.last_sale_ms = self.now_ms;
+                if self.refunds && self.dice.per_mille(60) {
                     for _ in 0..self.dice.between(1, 3) {
                         let delay = self.dice.between(100, 4_000);
                         self.after(delay, Event::Order(number, Action::Refund { order: *order }));
@@ -383,6 +397,8 @@ impl World {
                 }
             }
             Action::Refund { order } => self.auditor.refund(region, *order),
+            // Somebody is waiting for what is given back.
+            Action::Return { .. } => self.heartbeat(number),
             _ => {}
         }
     }
@@ -424,7 +440,7 @@ impl World {
             let pool = self.pools[self.dice.below(self.pools.len() as u64) as usize];
             let quantity = Tickets::from_u32(self.dice.between(1, 4) as u32);
             let order = OrderId::new(u128::from(self.orders));
-            self.regions[number].queue.push_back(Buyer { order, pool, quantity });
+            self.regions[number].join(Buyer { order, pool, quantity });
         }
         let delay = self.dice.between(100, 2_000);
         self.after(delay, Event::Arrive);
