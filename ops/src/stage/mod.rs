@@ -290,6 +290,35 @@ impl Stage {
         verify::gather(&self.http, sources).await
     }
 
+    /// Sets the faults of the payment provider.
+    pub async fn provider_faults(&self, faults: &crate::sandbox::faults::Faults) -> Result<()> {
+        let token = read_secret(&self.secrets.sandbox_control_token)?;
+        let request = self.http.put(format!("{}/control/faults", self.sandbox_url)).bearer_auth(token).json(faults);
+        request.send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// Waits until nothing is on its way any more: no hold, no refund to be asked for, no sale to be folded, no
+    /// webhook to be worked on.
+    pub async fn quiet(&self, most: Duration) -> Result<()> {
+        const LEFT: &str = "SELECT (SELECT count(*) FROM reservation WHERE state IN ('held', 'expiring')), \
+             (SELECT count(*) FROM refund WHERE done_at IS NULL), (SELECT count(*) FROM unfolded), \
+             (SELECT count(*) FROM webhook_event WHERE processed_at IS NULL), (SELECT count(*) FROM outbox)";
+        let sql = self.sql().await?;
+        let deadline = Instant::now() + most;
+        loop {
+            let row = sql.query_one(LEFT, &[]).await?;
+            let left: Vec<i64> = (0..row.len()).map(|column| row.get(column)).collect();
+            if left.iter().all(|count| *count == 0) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("after {most:?}: {left:?} holds, refunds, sales to fold, webhooks and outbox rows are left");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Folder of everything.
     pub fn folder(&self) -> &Path {
         self.home.path()
