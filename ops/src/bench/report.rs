@@ -44,9 +44,7 @@ pub fn median(values: impl Iterator<Item = f64>) -> f64 {
 
 /// For people.
 pub fn table(lines: &[Line]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(comfy_table::presets::UTF8_BORDERS_ONLY);
-    table.set_header(["bench", "what", "value", "unit", "baseline", "ratio"]);
+    let mut table = crate::output::table(&["bench", "what", "value", "unit", "baseline", "ratio"]);
     for line in lines {
         let number = |value: f64| if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") };
         table.add_row([

@@ -73,6 +73,11 @@ pub fn server_password(home: &Home, server: &str) -> Result<(PathBuf, String)> {
     Ok((file, password))
 }
 
+/// Writes down a secret that somebody else made, such as a server's own password.
+pub fn keep(file: &Path, secret: &str) -> Result<()> {
+    write_once(file, secret)
+}
+
 fn ensure(file: &Path, prefix: &str) -> Result<()> {
     if file.exists() {
         return Ok(());
