@@ -27,6 +27,8 @@ pub struct Scene {
     pub started: Instant,
     /// When everybody goes home.
     pub until: Instant,
+    /// How often buyers poll, where not as told.
+    pub poll_every: Option<Duration>,
     /// Every `202`.
     pub journal: Journal,
     /// Counts and latencies.
@@ -148,7 +150,7 @@ impl Buyer<'_> {
         let mut wait_ms = joined.poll_after_ms.unwrap_or(1_000);
         let mut acted = false;
         loop {
-            let wait = Duration::from_millis(wait_ms).mul_f64(self.patience.draws.random_range(1.0..1.2));
+            let wait = self.scene.poll_every.unwrap_or(Duration::from_millis(wait_ms)).mul_f64(self.patience.draws.random_range(1.0..1.2));
             if Instant::now() + wait > self.scene.until {
                 return self.poll(&joined.reservation).await;
             }

@@ -62,6 +62,9 @@ pub struct Options {
     /// Share that sends every join twice at once with the same request id
     #[arg(long, default_value_t = 0.1, value_parser = share)]
     pub double: f64,
+    /// Poll at this pace instead of as told (more than 20 polls in 10 s void a reservation)
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub poll_every: Option<Duration>,
     /// When everybody goes home, whatever they have by then
     #[arg(long, default_value = "15m", value_parser = humantime::parse_duration)]
     pub until: Duration,
@@ -120,6 +123,7 @@ pub async fn run(target: &Target, options: &Options, progress: bool) -> Result<D
         phones,
         started,
         until: started + options.until,
+        poll_every: options.poll_every,
         journal: Journal::create(&record)?,
         tally: Tally::default(),
     });

@@ -44,7 +44,11 @@ const CORRUPTIONS: &[(&str, &str, &str)] = &[
         "DELETE FROM ticket; DELETE FROM payment; DELETE FROM reservation",
         "invariant_cursors",
     ),
-    ("a ticket too few", "DELETE FROM ticket WHERE ticket_id = (SELECT min(ticket_id::text)::uuid FROM ticket)", "invariant_tickets"),
+    (
+        "a ticket too few",
+        "DELETE FROM ticket WHERE ticket_id = (SELECT min(ticket_id::text)::uuid FROM ticket)",
+        "invariant_tickets",
+    ),
     (
         "a ticket too many",
         "INSERT INTO ticket (ticket_id, concert_id, entry, number, tier, holder_hash, status) \
@@ -129,7 +133,16 @@ async fn every_corruption_is_found_and_named() {
 /// noticed, and whether the statement changed nothing at all.
 async fn corrupted(stage: &Stage, sql: &str) -> (std::collections::BTreeSet<&'static str>, bool) {
     const TABLES: [&str; 10] = [
-        "quota", "ledger", "reservation", "ticket", "payment", "refund", "unfolded", "fold", "book", "queue_generation",
+        "quota",
+        "ledger",
+        "reservation",
+        "ticket",
+        "payment",
+        "refund",
+        "unfolded",
+        "fold",
+        "book",
+        "queue_generation",
     ];
     let admin = stage.sql_superuser().await.unwrap();
     // Triggers, foreign keys and the append-only rule stand aside for a superuser who says so.

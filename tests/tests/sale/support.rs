@@ -19,14 +19,16 @@ pub(crate) fn crowd(concert: &str, users: u64, over: Duration) -> Options {
         lapse: 0.1,
         cancel: 0.05,
         double: 0.1,
+        // Holds are short here, and told pace is made for holds of minutes.
+        poll_every: Some(Duration::from_millis(700)),
         until: Duration::from_secs(150),
     }
 }
 
-/// Tiers A and B with so many tickets each, holds of two seconds.
+/// Tiers A and B with so many tickets each, holds of three seconds.
 pub(crate) fn concert(tickets: u64) -> Value {
     let tier = |name: &str| json!({"tier": name, "price": {"amount": 4500, "currency": "EUR"}, "total": tickets});
-    json!({"hold_ms": 2_000, "tiers": [tier("A"), tier("B")]})
+    json!({"hold_ms": 3_000, "tiers": [tier("A"), tier("B")]})
 }
 
 /// Everybody got a proper answer and the books are in order; returns the crowd's report.
@@ -36,7 +38,7 @@ pub(crate) async fn settled(stage: &Stage, done: &Done, users: u64) -> (Report, 
     let tally = &done.scene.tally;
     assert_eq!(tally.count(Outcome::Error), 0, "{:?}", tally.problems());
     assert_eq!(report.voided, 0, "nobody polls faster than told");
-    assert!(verdict.looked_at.accepted >= report.accepted && report.accepted > 0);
+    assert!(verdict.looked_at.accepted >= report.accepted && report.accepted > 0 && report.sold > 0, "{report:?}");
     (report, verdict)
 }
 
