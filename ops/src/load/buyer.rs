@@ -150,7 +150,11 @@ impl Buyer<'_> {
         let mut wait_ms = joined.poll_after_ms.unwrap_or(1_000);
         let mut acted = false;
         loop {
-            let wait = self.scene.poll_every.unwrap_or(Duration::from_millis(wait_ms)).mul_f64(self.patience.draws.random_range(1.0..1.2));
+            let wait = self
+                .scene
+                .poll_every
+                .unwrap_or(Duration::from_millis(wait_ms))
+                .mul_f64(self.patience.draws.random_range(1.0..1.2));
             if Instant::now() + wait > self.scene.until {
                 return self.poll(&joined.reservation).await;
             }

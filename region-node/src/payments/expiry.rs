@@ -89,6 +89,12 @@ async fn judge(payments: &Payments, due: &Due) -> Result<Verdict, SettleError> {
     }
     match due.state {
         DueState::Expiring { extended, overdue } => hold(payments, due, asked, extended, overdue).await,
+        DueState::Extended => {
+            if answer(&asked) == Answer::Succeeded {
+                sell(payments, due, asked).await?;
+            }
+            Ok(Verdict::Later)
+        }
         DueState::Ended => left_over(payments, due, asked).await,
     }
 }
@@ -122,7 +128,8 @@ async fn hold(
                 return Ok(Verdict::Later);
             }
             Expiry::Extend => {
-                expire::extend(&payments.0.db, due.concert_id, due.entry, payments.0.config.extension).await?;
+                let config = &payments.0.config;
+                expire::extend(&payments.0.db, due.concert_id, due.entry, config.extension, config.retry).await?;
                 fail::fail_point!("payments.expiry.after_extend");
                 return Ok(Verdict::Later);
             }

@@ -6,11 +6,7 @@ use std::time::Duration;
 
 /// What is done to the database behind everybody's back, and the invariant that must notice.
 const CORRUPTIONS: &[(&str, &str, &str)] = &[
-    (
-        "a sold counter raised",
-        "UPDATE quota SET held_in = held_in + 1, sold = sold + 1 WHERE tier = 0",
-        "invariant_conservation",
-    ),
+    ("a counter raised", "UPDATE quota SET granted = granted + 1 WHERE tier = 0", "invariant_conservation"),
     (
         "a ledger row of a hold deleted",
         "DELETE FROM ledger WHERE ledger_id = (SELECT max(ledger_id) FROM ledger WHERE kind = 'hold')",

@@ -7,8 +7,9 @@ use super::super::{Db, DbError};
 use super::seconds;
 use std::time::Duration;
 
-/// The one extension: the provider says that the payment is processing. Whether it was still to be had.
-pub async fn extend(db: &Db, concert_id: i32, entry: i64, by: Duration) -> Result<bool, DbError> {
+/// The one extension: the provider says that the payment is processing. Whether it was still to be had. The payment is
+/// asked about again `every` so long, so that a lost webhook does not cost the buyer the whole extension.
+pub async fn extend(db: &Db, concert_id: i32, entry: i64, by: Duration, every: Duration) -> Result<bool, DbError> {
     let client = db.client().await?;
     let statement = client
         .prepare_cached(
@@ -17,10 +18,11 @@ pub async fn extend(db: &Db, concert_id: i32, entry: i64, by: Duration) -> Resul
                        hold_expires_at = now() + make_interval(secs => $3)
                 WHERE concert_id = $1 AND entry = $2 AND state = 'expiring' AND NOT extended
                 RETURNING intent, hold_expires_at)
-             UPDATE payment p SET check_after = more.hold_expires_at FROM more WHERE p.intent = more.intent",
+             UPDATE payment p SET check_after = least(more.hold_expires_at, now() + make_interval(secs => $4))
+             FROM more WHERE p.intent = more.intent",
         )
         .await?;
-    Ok(client.execute(&statement, &[&concert_id, &entry, &seconds(by)]).await? == 1)
+    Ok(client.execute(&statement, &[&concert_id, &entry, &seconds(by), &seconds(every)]).await? == 1)
 }
 
 /// Gives the stock of these holds back, all of one concert. `cancelled`: their intents are cancelled at the provider;

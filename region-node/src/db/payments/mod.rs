@@ -188,6 +188,8 @@ pub enum DueState {
         /// See above.
         overdue: bool,
     },
+    /// Held longer because the payment was processing.
+    Extended,
     /// Nothing is held for this payment: cancelled by its owner, sold by another payment, …
     Ended,
 }
@@ -220,6 +222,8 @@ pub async fn claim_due(db: &Db, most: i64, lease: Duration, keep: Duration) -> R
     let statement = client
         .prepare_cached(
             "UPDATE payment p SET check_after = CASE
+                    WHEN r.state = 'held' AND r.extended THEN
+                        least(greatest(r.hold_expires_at, now() + interval '1 second'), now() + make_interval(secs => $2))
                     WHEN r.state = 'held' THEN greatest(r.hold_expires_at, now()) + interval '1 second'
                     WHEN r.state = 'expiring' THEN now() + make_interval(secs => $2)
                     ELSE now() + least(greatest(make_interval(secs => $2), (now() - p.changed_at) / 4), interval '1 hour')
@@ -236,6 +240,7 @@ pub async fn claim_due(db: &Db, most: i64, lease: Duration, keep: Duration) -> R
     let due = |row: &Row| {
         let own: bool = row.get(6);
         let state = match row.get(3) {
+            "held" if own && row.get(4) => DueState::Extended,
             // Not due yet (or marked in a moment): looked at again then.
             "held" if own => return None,
             "expiring" if own => DueState::Expiring { extended: row.get(4), overdue: row.get(5) },
