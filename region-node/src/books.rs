@@ -30,6 +30,9 @@ pub struct Books {
     witness: Witness,
     /// Told when tickets came back, so that a dry allocator looks again at once.
     pub stock_back: Notify,
+    /// One at a time of this node begins generations: whoever does waits for the database's lock with a connection of
+    /// the pool in hand.
+    pub(crate) beginning: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Clone)]
@@ -75,7 +78,7 @@ impl Books {
     pub fn new(db: Db, queue: Queue, region: RegionName, state_dir: PathBuf) -> Result<Arc<Self>, WitnessError> {
         let witness = Witness::open(state_dir.join("books"))?;
         let concerts = RwLock::default();
-        Ok(Arc::new(Self { db, queue, region, concerts, witness, stock_back: Notify::new() }))
+        Ok(Arc::new(Self { db, queue, region, concerts, witness, stock_back: Notify::new(), beginning: tokio::sync::Mutex::default() }))
     }
 
     /// After a commit: this number was used. Cheap; the witness task writes it out.

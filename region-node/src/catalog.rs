@@ -10,7 +10,7 @@ use region_api::{ConcertName, Entry, RegionName};
 use sale::pace::Rate;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -36,8 +36,8 @@ pub struct Catalog {
     views: ArcSwap<Views>,
     wake: Notify,
     refreshed: Notify,
-    /// Database's clock minus ours, milliseconds.
-    offset_ms: AtomicI64,
+    /// The database's clock when this node started, milliseconds since 1970; ours until the first look at a concert.
+    epoch_ms: AtomicU64,
     /// Who left the queue through this node since their concert was last read.
     left: Mutex<Vec<(i32, Entry)>>,
     started: Instant,
@@ -50,7 +50,7 @@ impl Default for Catalog {
             views: ArcSwap::default(),
             wake: Notify::new(),
             refreshed: Notify::new(),
-            offset_ms: AtomicI64::new(0),
+            epoch_ms: AtomicU64::new(clock::now_ms()),
             left: Mutex::default(),
             started: Instant::now(),
             refreshed_at_ms: AtomicU64::new(0),
@@ -67,9 +67,10 @@ impl Catalog {
     pub fn view(&self, concert: &str) -> Option<Arc<View>> {
         self.views.load().get(concert).cloned()
     }
-    /// The database's clock as far as known, milliseconds since 1970: what sale windows are compared with.
+    /// The database's clock as far as known, milliseconds since 1970: what sale windows and signatures of webhooks are
+    /// compared with. Between two looks at it time goes on steadily, whatever is done to this machine's clock.
     pub fn now_ms(&self) -> u64 {
-        clock::now_ms().saturating_add_signed(self.offset_ms.load(Ordering::Relaxed))
+        self.epoch_ms.load(Ordering::Relaxed) + self.started.elapsed().as_millis() as u64
     }
     /// How long ago the database was last heard, milliseconds; `None` before the first time.
     pub fn age_ms(&self) -> Option<u64> {
@@ -169,7 +170,8 @@ async fn view(
 ) -> Result<View, DbError> {
     let concert_id = concert.concert_id;
     let snapshot = snapshot::snapshot(db, concert_id).await?;
-    catalog.offset_ms.store(snapshot.now_ms as i64 - clock::now_ms() as i64, Ordering::Relaxed);
+    let epoch_ms = snapshot.now_ms.saturating_sub(catalog.started.elapsed().as_millis() as u64);
+    catalog.epoch_ms.store(epoch_ms, Ordering::Relaxed);
     let since_ms = memory.left_since_ms.saturating_sub(LATE_ROWS_MS);
     let left = snapshot::left_since(db, concert_id, since_ms, LEFT_MAX).await?;
     memory.left_since_ms = left.last().map_or(memory.left_since_ms, |last| last.at_ms);

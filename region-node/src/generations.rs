@@ -15,18 +15,46 @@ use crate::queue::ShardState;
 /// Compares SQL and Redis for every shard of a concert, records what was lost, begins what is missing, and tells the
 /// queue how far numbers are known to have come. Idempotent; several nodes may do it at once. Returns SQL's state.
 pub async fn ensure(books: &Books, concert: &ConcertRow) -> Result<Vec<Generation>, BooksError> {
+    let seen = look(books, concert).await?;
+    if seen.shards.iter().all(|(_, sql, redis)| judge(*sql, *redis) == Verdict::Fine) {
+        for (shard, sql, redis) in seen.shards {
+            ensure_shard(books, concert, shard, sql, redis).await?;
+        }
+        return Ok(seen.recorded);
+    }
+    // Recording in SQL and beginning in Redis are two steps. Between them the shard looks lost, so only one node at a
+    // time may look and act; the lock goes with the connection, also when this process dies.
+    let _turn = books.beginning.lock().await;
+    let mut client = books.db.client().await?;
+    let locked = client.transaction().await.map_err(DbError::from)?;
+    let lock = "SELECT pg_advisory_xact_lock($1, $2)";
+    locked.execute(lock, &[&GENERATIONS_LOCK, &concert.concert_id]).await.map_err(DbError::from)?;
+    for (shard, sql, redis) in look(books, concert).await?.shards {
+        ensure_shard(books, concert, shard, sql, redis).await?;
+    }
+    locked.commit().await.map_err(DbError::from)?;
+    Ok(generations::load(&books.db, concert.concert_id).await?)
+}
+
+/// First key of the lock under which generations begin (an arbitrary number); the second is the concert's.
+const GENERATIONS_LOCK: i32 = 0x626f_0003;
+
+/// What SQL and Redis say.
+struct Seen {
+    recorded: Vec<Generation>,
+    shards: Vec<(u16, Option<Generation>, Option<ShardState>)>,
+}
+
+async fn look(books: &Books, concert: &ConcertRow) -> Result<Seen, BooksError> {
     let recorded = generations::load(&books.db, concert.concert_id).await?;
     let redis = books.queue.shards(concert.queue()).await?;
-    let mut changed = false;
-    for shard in 0..concert.shards {
-        let sql = recorded.iter().rfind(|g| g.shard == shard && g.survived_seq.is_none()).copied();
-        let state = redis.iter().find(|state| state.shard == shard).copied();
-        changed |= ensure_shard(books, concert, shard, sql, state).await?;
-    }
-    if !changed {
-        return Ok(recorded);
-    }
-    Ok(generations::load(&books.db, concert.concert_id).await?)
+    let shards = (0..concert.shards)
+        .map(|shard| {
+            let sql = recorded.iter().rfind(|g| g.shard == shard && g.survived_seq.is_none()).copied();
+            (shard, sql, redis.iter().find(|state| state.shard == shard).copied())
+        })
+        .collect();
+    Ok(Seen { recorded, shards })
 }
 
 /// What has to happen to one shard.
@@ -62,14 +90,14 @@ async fn ensure_shard(
     shard: u16,
     sql: Option<Generation>,
     redis: Option<ShardState>,
-) -> Result<bool, BooksError> {
+) -> Result<(), BooksError> {
     let (id, queue) = (concert.concert_id, concert.queue());
     match judge(sql, redis) {
         Verdict::Fine => {
             if let (Some(sql), Some(redis)) = (sql, redis) {
                 books.queue.note_given_out(queue, shard, redis.generation, redis.tail_seq.max(sql.tail_seq));
             }
-            Ok(false)
+            Ok(())
         }
         Verdict::First => {
             let ours = generations::first(&books.db, id, shard).await?;
@@ -77,10 +105,10 @@ async fn ensure_shard(
             if ours {
                 books.queue.begin_generation(queue, shard, 1).await?;
             }
-            Ok(true)
+            Ok(())
         }
         Verdict::Lost { survived_seq } => {
-            let Some(sql) = sql else { return Ok(false) };
+            let Some(sql) = sql else { return Ok(()) };
             let lost = sql.generation;
             tracing::error!(concert = %concert.concert, shard, generation = lost, survived_seq, tail_seq = sql.tail_seq,
                 "the queue lost places that it had confirmed; a new generation begins, owners can reclaim theirs");
@@ -93,15 +121,15 @@ async fn ensure_shard(
             // Another node may have begun the lost one, and given out places in it, just before: they are in Redis.
             let last = last_left(books, concert, shard, lost, survived_seq).await?;
             generations::raise_survived(&books.db, id, shard, lost, last).await?;
-            Ok(true)
+            Ok(())
         }
         Verdict::Ahead => {
-            let Some(redis) = redis else { return Ok(false) };
+            let Some(redis) = redis else { return Ok(()) };
             let reached = catch_up(books, id, shard, sql, redis.generation).await?;
             if reached {
                 generations::note_tail(&books.db, id, shard, redis.generation, redis.tail_seq).await?;
             }
-            Ok(true)
+            Ok(())
         }
     }
 }

@@ -30,6 +30,8 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let filter = EnvFilter::try_from_env("BOXOFFICE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // It would write statements down with their parameters: payments' client secrets among them.
+    let filter = filter.add_directive("tokio_postgres=info".parse()?);
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
     let mut config = Config::load(&arguments.config)?;
     if let Some(roles) = arguments.roles {

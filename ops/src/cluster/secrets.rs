@@ -73,11 +73,6 @@ pub fn server_password(home: &Home, server: &str) -> Result<(PathBuf, String)> {
     Ok((file, password))
 }
 
-/// Writes down a secret that somebody else made, such as a server's own password.
-pub fn keep(file: &Path, secret: &str) -> Result<()> {
-    write_once(file, secret)
-}
-
 fn ensure(file: &Path, prefix: &str) -> Result<()> {
     if file.exists() {
         return Ok(());
@@ -86,7 +81,8 @@ fn ensure(file: &Path, prefix: &str) -> Result<()> {
 }
 
 /// Writes a new file, whole or not at all: an `up` that is killed here leaves no half a key.
-fn write_once(file: &Path, text: &str) -> Result<()> {
+/// Writes a secret's file, whole or not at all, readable by its owner only.
+pub fn write_once(file: &Path, text: &str) -> Result<()> {
     let new = file.with_extension("new");
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);

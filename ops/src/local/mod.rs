@@ -13,6 +13,7 @@ mod places;
 pub mod postgres;
 pub mod process;
 pub mod redis;
+mod schemathesis;
 pub mod testing;
 pub mod user;
 
@@ -21,6 +22,7 @@ pub use places::{OwnFolder, make_place, remove_place};
 pub use postgres::{Postgres, PostgresSpec, Purpose};
 pub use process::Lifetime;
 pub use redis::{Redis, RedisSpec};
+pub use schemathesis::schemathesis;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -59,6 +61,17 @@ pub enum LocalError {
         status: String,
         /// What it printed.
         output: String,
+    },
+    /// The fuzzer cannot be installed.
+    #[error(
+        "schemathesis {version} cannot be installed: {said}\nit needs Python 3.10 or later with its venv module and a \
+         package index that pip can reach: apt-get install python3-venv"
+    )]
+    Python {
+        /// Which version is wanted.
+        version: &'static str,
+        /// What the installer said.
+        said: String,
     },
     /// A file or process operation failed.
     #[error("{what}: {source}")]

@@ -331,7 +331,7 @@ fn shared_file() -> PathBuf {
 }
 
 /// `target/boxoffice-tests`: cargo's build folder carries a tag file, and the test program lies below it.
-fn root() -> PathBuf {
+pub(super) fn root() -> PathBuf {
     let program = std::env::current_exe().unwrap_or_default();
     let target = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists()).map(Path::to_path_buf);
     let fallback = || std::env::temp_dir().join(format!("boxoffice-{}", nix::unistd::geteuid()));

@@ -10,7 +10,7 @@ pub use node::{Node, program};
 
 use crate::cluster::home::Home;
 use crate::cluster::node_config::{ALL_ROLES, NodeConfig};
-use crate::cluster::secrets::{self, SecretFiles, server_password};
+use crate::cluster::secrets::{SecretFiles, server_password, write_once};
 use crate::cluster::{PostgresAccess, RedisAccess, client, read_secret};
 use crate::local::{OwnFolder, Postgres, Purpose, Redis, free_port, own_address, testing};
 use crate::sandbox::SandboxConfig;
@@ -347,7 +347,7 @@ async fn start_postgres(home: &Home, purpose: Purpose) -> Result<(Postgres, Post
 async fn start_redis(home: &Home) -> Result<(Redis, RedisAccess)> {
     let server = testing::redis().await?;
     let password_file = home.secrets().join("redis-password");
-    secrets::keep(&password_file, server.password())?;
+    write_once(&password_file, server.password())?;
     let url = server.url();
     Ok((server, RedisAccess { url, password_file }))
 }

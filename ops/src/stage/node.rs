@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 /// How long a node may take: migrations and a first look at its queues included.
@@ -116,6 +117,18 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         true
+    }
+
+    /// Waits until it ended by itself, and says how; `None` when it still runs after `most`.
+    pub async fn exits_within(&mut self, most: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + most;
+        loop {
+            let ended = self.started.as_mut().and_then(Started::ended);
+            if ended.is_some() || Instant::now() > deadline {
+                return ended;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits until it accepts reservations.

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::front::REQUEST_ID;
 use super::join::json;
 use super::problem::Refusal;
 use super::segment::Segment;
@@ -48,12 +49,20 @@ impl From<PutError> for Refusal {
     }
 }
 
-/// Lets operators in and nobody else.
-pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    match pay::credentials(request.headers(), &[&app.operator_token]) {
+/// Lets operators in and nobody else; names every request and logs what failed, as the public door does.
+pub(crate) async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let request_id = app.gate.request_id(request.headers());
+    let path = request.uri().path().to_owned();
+    request.headers_mut().insert(REQUEST_ID, request_id.clone());
+    let mut response = match pay::credentials(request.headers(), &[&app.operator_token]) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
+    };
+    if response.status().is_server_error() {
+        app.gate.log(&mut response, &path, &request_id);
     }
+    response.headers_mut().insert(REQUEST_ID, request_id);
+    response
 }
 
 fn name(concert: &str) -> Result<ConcertName, Refusal> {

@@ -61,9 +61,11 @@ pub(crate) fn token(headers: &HeaderMap) -> Option<(&str, bool)> {
     bearer(headers).map(|token| (token, false)).or_else(|| cookie(headers, SESSION_COOKIE).map(|token| (token, true)))
 }
 
-/// The bearer token.
+/// The bearer token. Two headers are none: a proxy before us may look at the other one.
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let (Some(only), None) = (all.next(), all.next()) else { return None };
+    let (scheme, token) = only.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 

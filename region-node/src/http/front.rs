@@ -64,7 +64,7 @@ impl Gate {
     }
 
     /// The client's id where it is sane, else one of ours: unique per process, told apart between processes by chance.
-    fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
+    pub(super) fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
         let sane = |value: &&HeaderValue| {
             let bytes = value.as_bytes();
             let fine = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
@@ -89,7 +89,7 @@ impl Gate {
     }
 
     /// Logs a failure: every defect, and at most one outage a second (they come by the thousand).
-    fn log(&self, response: &mut Response, path: &str, request_id: &HeaderValue) {
+    pub(super) fn log(&self, response: &mut Response, path: &str, request_id: &HeaderValue) {
         let status = response.status().as_u16();
         let cause = response.extensions_mut().remove::<Cause>().map_or_else(String::new, |cause| cause.0);
         let request_id = request_id.to_str().unwrap_or_default();

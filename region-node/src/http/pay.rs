@@ -74,7 +74,7 @@ pub(crate) async fn webhook(State(app): State<Arc<App>>, request: Request) -> Re
     let (parts, body) = request.into_parts();
     let bytes = body::read(body, limits::WEBHOOK_MAX_BYTES).await?;
     let signature = parts.headers.get(SIGNATURE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match app.payments.webhook(&bytes, signature).await {
+    match app.payments.webhook(&bytes, signature, app.catalog.now_ms()).await {
         Ok(()) => Ok(json(StatusCode::OK, &serde_json::json!({ "received": true }))),
         Err(WebhookError::Signature(error)) => Err(Refusal::invalid("Stripe-Signature", error)),
         Err(WebhookError::Malformed(error)) => Err(Refusal::invalid("body", error)),

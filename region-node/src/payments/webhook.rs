@@ -9,7 +9,6 @@ use crate::db::DbError;
 use crate::db::payments::settle::{self, Told};
 use crate::db::payments::{self};
 use futures::StreamExt;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 
 /// Webhooks worked on at once.
@@ -36,10 +35,10 @@ pub enum WebhookError {
 
 impl Payments {
     /// Takes a webhook: on return it is on disk, or means nothing here. `header` is `Stripe-Signature`'s value.
-    pub async fn webhook(&self, body: &[u8], header: &str) -> Result<(), WebhookError> {
+    /// `now_ms` is the database's clock: a machine whose own clock is wrong must not refuse what was paid.
+    pub async fn webhook(&self, body: &[u8], header: &str, now_ms: u64) -> Result<(), WebhookError> {
         let inner = &*self.0;
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let now_s = i64::try_from(now_s).unwrap_or(i64::MAX);
+        let now_s = i64::try_from(now_ms / 1_000).unwrap_or(i64::MAX);
         signature::verify(&inner.config.webhook_secrets, header, body, now_s)?;
         let Some(notice) = notice::parse(body)? else { return Ok(()) };
         let other = notice.attached.as_ref().filter(|attached| attached.region != inner.config.region.as_str());

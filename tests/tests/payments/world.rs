@@ -69,7 +69,7 @@ pub(crate) struct World {
 /// `POST /v1/webhooks/stripe` without the rest of the region around it.
 async fn hook(State(payments): State<Payments>, headers: HeaderMap, body: Bytes) -> StatusCode {
     let header = headers.get("stripe-signature").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match payments.webhook(&body, header).await {
+    match payments.webhook(&body, header, region_node::clock::now_ms()).await {
         Ok(()) => StatusCode::OK,
         Err(WebhookError::Signature(_) | WebhookError::Malformed(_)) => StatusCode::BAD_REQUEST,
         Err(WebhookError::Foreign(_) | WebhookError::Db(_)) => StatusCode::SERVICE_UNAVAILABLE,
@@ -267,7 +267,7 @@ impl World {
         let body = json!({"id": id, "type": kind, "data": {"object": object}}).to_string();
         let now = time::OffsetDateTime::now_utc().unix_timestamp();
         let header = sandbox::signature(&[SECRET.to_owned()], now, &body);
-        self.payments.webhook(body.as_bytes(), &header).await
+        self.payments.webhook(body.as_bytes(), &header, region_node::clock::now_ms()).await
     }
 
     /// State and reason of a reservation.

@@ -36,9 +36,9 @@ const CORRUPTIONS: &[(&str, &str, &str)] = &[
         "invariant_accepted",
     ),
     (
-        "a cancelled row that vanished",
+        "all that was decided gone",
         "DELETE FROM ticket; DELETE FROM payment; DELETE FROM reservation",
-        "invariant_cursors",
+        "invariant_accepted",
     ),
     (
         "a ticket too few",
