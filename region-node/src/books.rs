@@ -78,7 +78,15 @@ impl Books {
     pub fn new(db: Db, queue: Queue, region: RegionName, state_dir: PathBuf) -> Result<Arc<Self>, WitnessError> {
         let witness = Witness::open(state_dir.join("books"))?;
         let concerts = RwLock::default();
-        Ok(Arc::new(Self { db, queue, region, concerts, witness, stock_back: Notify::new(), beginning: tokio::sync::Mutex::default() }))
+        Ok(Arc::new(Self {
+            db,
+            queue,
+            region,
+            concerts,
+            witness,
+            stock_back: Notify::new(),
+            beginning: tokio::sync::Mutex::default(),
+        }))
     }
 
     /// After a commit: this number was used. Cheap; the witness task writes it out.
