@@ -43,6 +43,7 @@ struct Report {
 pub async fn run(context: &Context, args: Args) -> Result<()> {
     let begun = Instant::now();
     packages::ensure(&[packages::POSTGRESQL, packages::REDIS, packages::PROTOC])?;
+    packages::ensure(&packages::FOR_TESTS)?;
     let mut failed_steps = Vec::new();
     if args.filters.is_empty() {
         let mut step = |name: &'static str, arguments: &[&str]| -> Result<()> {

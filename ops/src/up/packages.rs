@@ -27,6 +27,15 @@ pub const REDIS: Need =
 pub const PROTOC: Need =
     Need { package: "protobuf-compiler", what_for: "building the quota arbiter", present: || on_path("protoc") };
 
+/// What tests compare with, or run programs under.
+pub const FOR_TESTS: [Need; 5] = [
+    Need { package: "gdnsd", what_for: "the edge's answers compared with another server's", present: || sbin("gdnsd") },
+    Need { package: "haproxy", what_for: "the edge's HAProxy configuration", present: || sbin("haproxy") },
+    Need { package: "keepalived", what_for: "the example configuration for L4", present: || sbin("keepalived") },
+    Need { package: "faketime", what_for: "nodes whose clock is wrong", present: || on_path("faketime") },
+    Need { package: "python3-venv", what_for: "fuzzing the described interface", present: venv },
+];
+
 /// Makes sure that all are there; installs what is missing through apt, or says which command does.
 pub fn ensure(needs: &[Need]) -> Result<()> {
     let missing: Vec<&Need> = needs.iter().filter(|need| !(need.present)()).collect();
@@ -66,6 +75,17 @@ pub fn ensure(needs: &[Need]) -> Result<()> {
 pub fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| is_program(&folder.join(program)))
+}
+
+/// The same where only root's path leads.
+fn sbin(program: &str) -> bool {
+    on_path(program) || ["/usr/sbin", "/sbin"].iter().any(|folder| is_program(&Path::new(folder).join(program)))
+}
+
+/// Whether Python can make environments of its own.
+fn venv() -> bool {
+    let ensurepip = Command::new("python3").args(["-c", "import ensurepip, venv"]).stderr(Stdio::null()).status();
+    ensurepip.is_ok_and(|status| status.success())
 }
 
 fn is_program(path: &Path) -> bool {

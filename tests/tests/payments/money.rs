@@ -293,12 +293,15 @@ async fn a_wrong_signature_changes_nothing() {
         sign(secret, now, &format!("{body} ")),
         sign(secret, now, &body).replace("v1=", "v0="),
     ] {
-        let refused = w.payments.webhook(body.as_bytes(), &header).await;
+        let refused = w.payments.webhook(body.as_bytes(), &header, region_node::clock::now_ms()).await;
         assert!(matches!(refused, Err(WebhookError::Signature(_))), "{header}");
     }
-    assert!(matches!(w.payments.webhook(b"{", &sign(secret, now, "{")).await, Err(WebhookError::Malformed(_))));
+    assert!(matches!(
+        w.payments.webhook(b"{", &sign(secret, now, "{"), region_node::clock::now_ms()).await,
+        Err(WebhookError::Malformed(_))
+    ));
     assert_eq!(w.number("SELECT count(*) FROM webhook_event").await, 0);
     assert_eq!(w.state(entry).await.0, "held");
-    w.payments.webhook(body.as_bytes(), &sign(secret, now, &body)).await.unwrap();
+    w.payments.webhook(body.as_bytes(), &sign(secret, now, &body), region_node::clock::now_ms()).await.unwrap();
     w.becomes(entry, "sold").await;
 }

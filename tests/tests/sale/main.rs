@@ -2,7 +2,7 @@
 //!
 //! Every test has a stage of its own, so they may run side by side and break what they like.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod corruptions;
 mod crash_points;
