@@ -29,6 +29,7 @@ pub(crate) fn crowd(users: u64, double: f64) -> Options {
         lapse: 0.1,
         cancel: 0.1,
         double,
+        poll_every: None,
         until: Duration::from_secs(45),
     }
 }
