@@ -10,7 +10,7 @@ use super::report::Line;
 use super::stage::Stage;
 use super::work::{Joins, Polls, Users};
 use super::{Options, rounds_note};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,13 +64,14 @@ async fn wait_until_decided(stage: &Stage, concert: &str, requests: u64) -> Resu
         let status = stage.concert_status(concert).await?;
         let held: i64 = status.pools.iter().map(|pool| pool.columns.held()).sum();
         let available: i64 = status.pools.iter().map(|pool| pool.columns.available()).sum();
-        if available == 0 {
-            let queued = status.queued;
-            ensure!(held as u64 + queued == requests, "{held} held and {queued} waiting are not {requests} accepted");
+        let queued = status.queued;
+        if available == 0 && held as u64 + queued == requests {
             return Ok(());
         }
         if Instant::now() > deadline {
-            bail!("after {DECIDED_WITHIN:?} {available} tickets are still free");
+            bail!(
+                "after {DECIDED_WITHIN:?}: {available} tickets free, {held} held, {queued} waiting, {requests} accepted"
+            );
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

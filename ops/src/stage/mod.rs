@@ -313,7 +313,13 @@ impl Stage {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("after {most:?}: {left:?} holds, refunds, sales to fold, webhooks and outbox rows are left");
+                let holds = "SELECT coalesce(string_agg(concat_ws(' ', r.entry, r.state, r.extended, r.hold_expires_at, p.intent, \
+                     p.status, p.check_after), '; '), '') FROM reservation r LEFT JOIN payment p ON p.intent = r.intent \
+                     WHERE r.state IN ('held', 'expiring')";
+                let holds: String = sql.query_one(holds, &[]).await?.get(0);
+                bail!(
+                    "after {most:?}: {left:?} holds, refunds, sales to fold, webhooks and outbox rows are left: {holds}"
+                );
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
