@@ -34,7 +34,7 @@ pub async fn run(options: &Options) -> Result<Vec<Line>> {
             requests_max,
             time_max,
         };
-        drive(bounds(stage.public(), length - queued, FILL_TIME_MAX), joins(queued)?).await?;
+        drive(bounds(stage.public(), length.saturating_sub(queued), FILL_TIME_MAX), joins(queued)?).await?;
         queued = stage.queued().await?;
         let memory = (stage.redis_memory().await? - empty) as f64 / queued as f64;
         lines.push(Line::alone("memory", format!("Redis per reservation, {queued} queued"), memory, "bytes"));
@@ -43,7 +43,7 @@ pub async fn run(options: &Options) -> Result<Vec<Line>> {
         rounds_note(step as u32, driven.per_second(), echo.per_second(), memory);
         let ratio = driven.per_second() / echo.per_second();
         let first = *first_ratio.get_or_insert(ratio);
-        let name = format!("joins against echo at {length}, beside the same at {}", STEPS[0]);
+        let name = format!("joins against echo at {queued} queued, beside the same at {}", STEPS[0]);
         lines.push(Line::beside("memory", name, "ratio", &[(ratio, first)]));
         queued = stage.queued().await?;
     }
