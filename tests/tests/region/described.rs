@@ -26,7 +26,10 @@ async fn a_fuzzer_that_reads_the_description_finds_nothing_else() {
         // held against it; what it does say is.
         .args(["--checks", "not_a_server_error,status_code_conformance,content_type_conformance"])
         .args(["--checks", "response_schema_conformance,response_headers_conformance,unsupported_method"])
-        .args(["--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--workers", "2"])
+        .args(["--phases", "examples,coverage,fuzzing", "--max-examples", "25"])
+        // One worker: Python 3.11 up to 3.11.7 counts the depth of its parser in one place for all threads, and the fuzzer
+        // then dies of it now and then (https://github.com/python/cpython/issues/106905).
+        .args(["--workers", "1"])
         .args(["--seed", "1", "--request-timeout", "10", "--exclude-path-regex", "/events$", "--no-color"])
         .current_dir(folder.path())
         .stdin(Stdio::null())
