@@ -1,7 +1,11 @@
 //! What a log entry carries: commands in an envelope that names its version. A node that meets a version or a command
 //! it does not know must stop: skipping it would make this node's state another one than its peers'.
 
-use quota_protocol::Command;
+use std::collections::BTreeMap;
+
+use arbiter_api::Place;
+use quota_protocol::{Command, ConcertId, PoolId, RegionId, Tickets};
+use region_api::wire::ConcertDefinition;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -11,7 +15,7 @@ use crate::limits::{COMMANDS_PER_ENTRY_MAX, ENTRY_SIZE_MAX_BYTES};
 pub const VERSION: u32 = 1;
 
 /// One log entry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogEntry {
     /// [`VERSION`]
@@ -23,17 +27,19 @@ pub struct LogEntry {
 }
 
 /// What a log entry asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Work {
     /// Quota commands, in order. They need no memory of requests: each is a target.
     Quota(Vec<Command>),
-    /// An operator's or a region's request, done once however often it is sent.
+    /// An operator's request, done once however often it is sent.
     Request(Request),
+    /// What the first leader knows from its configuration; done once.
+    Found(Founding),
 }
 
 /// A request with the id under which it is remembered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
     /// The client's id of it.
@@ -41,7 +47,82 @@ pub struct Request {
     /// Who asked: an operator's name, for the audit.
     pub who: String,
     /// What to do.
-    pub command: Command,
+    pub order: Order,
+}
+
+/// What an operator may order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Order {
+    /// One quota command.
+    Quota(Command),
+    /// Create or change a concert: as a whole or not at all, totals included.
+    PutConcert {
+        /// The concert.
+        concert: ConcertId,
+        /// What is to be known of it.
+        definition: Box<ConcertDefinition>,
+    },
+    /// End a concert's sale.
+    CloseConcert {
+        /// The concert.
+        concert: ConcertId,
+    },
+    /// Stop or allow grants of all pools of a concert.
+    FreezeConcert {
+        /// The concert.
+        concert: ConcertId,
+        /// Stop, or allow.
+        frozen: bool,
+    },
+    /// Move tickets: out of the pool at once; out of a region, the leader asks for them.
+    Move {
+        /// The pool.
+        pool: PoolId,
+        /// From where.
+        from: Place,
+        /// To where.
+        to: Place,
+        /// How many.
+        tickets: Tickets,
+    },
+    /// Plan a concert's pools without patience.
+    Rebalance {
+        /// The concert.
+        concert: ConcertId,
+    },
+    /// Where an arbiter is found, before it becomes a member.
+    PutMember {
+        /// Its raft id.
+        id: u64,
+        /// Where.
+        address: Address,
+    },
+    /// An arbiter that is no member any more need not be found.
+    ForgetMember {
+        /// Its raft id.
+        id: u64,
+    },
+}
+
+/// Where an arbiter listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Address {
+    /// Base URL for machines.
+    pub address: String,
+    /// Base URL for people.
+    pub people: String,
+}
+
+/// How a cluster begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Founding {
+    /// Where the first members are found.
+    pub members: BTreeMap<u64, Address>,
+    /// Regions that are known from the start.
+    pub regions: Vec<RegionId>,
 }
 
 /// The id that a client gave its request.

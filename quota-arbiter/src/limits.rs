@@ -27,3 +27,24 @@ pub const COMMANDS_PER_ENTRY_MAX: usize = 1_000;
 /// Bytes of one log entry: a tick's floors of a thousand regions with a hundred pools each stay below it in several
 /// entries.
 pub const ENTRY_SIZE_MAX_BYTES: usize = 1024 * 1024;
+
+/// Rows in one entry that raises floors: some 300 bytes each, so well below an entry's size.
+pub const FLOORS_PER_ENTRY_MAX: usize = 2_000;
+
+/// Heartbeats without a word after which a region counts as silent and is left alone by the policy. Three may be lost.
+pub const SILENT_AFTER_HEARTBEATS: u64 = 4;
+
+/// Tickets that a queue may say it asks for: beyond any crowd, and so low that sums over all regions stay in bounds.
+pub const DEMAND_MAX_TICKETS: u32 = 1 << 31;
+
+/// Moves that a leader remembers to show.
+pub const MOVES_REMEMBERED_MAX: usize = 1_000;
+
+/// Moves that operators ordered and that are under way.
+pub const ERRANDS_MAX: usize = 1_000;
+
+/// How long a region is asked for what an operator wants moved: several heartbeats, since it may be selling meanwhile.
+pub const ERRAND_MAX_MS: u64 = 30_000;
+
+/// Tickets in one tier, as the operators' interface bounds them: so low that no sum of counters leaves its bounds.
+pub const TOTAL_MAX_TICKETS: u32 = 10_000_000;

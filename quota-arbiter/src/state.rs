@@ -1,14 +1,24 @@
-//! What the arbiters replicate: the issuer and the requests that were done lately. Applying an entry depends on nothing
-//! but the entry and this state; no clock, no configuration, no map with an order of its own.
+//! What the arbiters replicate: the issuer, the concerts, where the members are found, and the requests that were done
+//! lately. Applying an entry depends on nothing but the entry and this state; no clock, no configuration, no map with
+//! an order of its own.
+
+mod news;
+mod orders;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use quota_protocol::{Issuer, Outcome};
+use arbiter_api::ConcertOrder;
+use quota_protocol::{Command, ConcertId, Issuer, Outcome, RegionId, command::CommandRefused};
+use region_api::{Code, Timestamp};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+pub use news::News;
+pub use orders::{Effect, OrderRefused};
+
 use crate::{
-    command::{LogEntry, Request, RequestId, UnknownEntry, Work},
+    command::{Address, Founding, LogEntry, Request, RequestId, UnknownEntry, Work},
     limits::REQUESTS_REMEMBERED_MAX,
     raft::Machine,
 };
@@ -16,11 +26,18 @@ use crate::{
 /// The version of a snapshot's form.
 const SNAPSHOT_VERSION: u32 = 1;
 
+/// No region is called so: in orders it stands for what no region has.
+pub const POOL: &str = "pool";
+
 /// The replicated state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
     issuer: Issuer,
+    founded: bool,
+    concerts: BTreeMap<ConcertId, ConcertOrder>,
+    concerts_version: u64,
+    members: BTreeMap<u64, Address>,
     requests: BTreeMap<RequestId, Answered>,
     /// The ids in `requests`, oldest first.
     order: VecDeque<RequestId>,
@@ -34,21 +51,46 @@ pub struct Answered {
     pub who: String,
     /// When it was proposed, in milliseconds since 1970.
     pub proposed_at_ms: u64,
-    /// Whether it was done.
-    pub done: bool,
-    /// What the outcome said.
+    /// A digest of what was asked.
+    pub digest: u64,
+    /// What came of it.
+    pub told: Told,
+}
+
+/// What an operator is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Told {
+    /// Whether it changed anything.
+    pub changed: bool,
+    /// Why it was not done.
+    pub refused: Option<Code>,
+    /// For a person.
     pub said: String,
 }
 
 /// What an entry did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Applied {
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// What came of it.
+    pub done: Done,
+    /// Who should hear of it.
+    pub news: News,
+}
+
+/// What came of an entry.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Done {
     /// One outcome for each command.
     Quota(Vec<Outcome>),
     /// The request was carried out now.
-    Request(Outcome),
-    /// The request had been carried out before; this is what came of it then.
+    Request(Effect),
+    /// A request of that id had been carried out before; this is what came of it then.
     Repeated(Answered),
+    /// A request of that id, but with other content, had been carried out before. Nothing was done.
+    OtherContent,
+    /// The cluster was founded, or had been before.
+    Founded,
 }
 
 /// Why a snapshot was not taken in. The node stops.
@@ -74,22 +116,61 @@ impl State {
         &self.issuer
     }
 
+    /// Whether a leader has said how the cluster begins.
+    pub fn founded(&self) -> bool {
+        self.founded
+    }
+
+    /// The concerts.
+    pub fn concerts(&self) -> &BTreeMap<ConcertId, ConcertOrder> {
+        &self.concerts
+    }
+
+    /// Grows with every change of a concert.
+    pub fn concerts_version(&self) -> u64 {
+        self.concerts_version
+    }
+
+    /// Where members are found.
+    pub fn members(&self) -> &BTreeMap<u64, Address> {
+        &self.members
+    }
+
     /// What became of a request, if it is remembered.
     pub fn answered(&self, id: &RequestId) -> Option<&Answered> {
         self.requests.get(id)
     }
 
-    fn request(&mut self, proposed_at_ms: u64, request: &Request) -> Applied {
-        if let Some(before) = self.requests.get(&request.id) {
-            return Applied::Repeated(before.clone());
-        }
-        let outcome = self.issuer.apply(&request.command);
-        let (done, said) = match &outcome {
-            Outcome::Refused(reason) => (false, reason.to_string()),
-            Outcome::Ignored(reason) => (false, reason.to_string()),
-            other => (true, format!("{other:?}")),
+    /// The operator's weight of a region in a concert: 1 unless set.
+    pub fn weight(&self, concert: &ConcertId, region: &RegionId) -> u32 {
+        let weights = self.concerts.get(concert).and_then(|concert| concert.definition.weights.as_ref());
+        weights.and_then(|weights| weights.get(region.as_str())).copied().unwrap_or(1)
+    }
+
+    fn command(&mut self, command: &Command, news: &mut News) -> Outcome {
+        let named = match command {
+            Command::AddRegion { region } => std::slice::from_ref(region),
+            Command::Register(register) => std::slice::from_ref(&register.region),
+            Command::BeginRecovery { regions, .. } => regions,
+            _ => &[],
         };
-        let answered = Answered { who: request.who.clone(), proposed_at_ms, done, said };
+        if let Some(reserved) = named.iter().find(|region| region.as_str() == POOL) {
+            return Outcome::Refused(CommandRefused::NoSuchRegion(*reserved));
+        }
+        let outcome = self.issuer.apply(command);
+        news.note(command, &outcome);
+        outcome
+    }
+
+    fn request(&mut self, proposed_at_ms: u64, request: &Request, news: &mut News) -> Done {
+        let digest = digest(request);
+        if let Some(before) = self.requests.get(&request.id) {
+            let same = before.digest == digest && before.who == request.who;
+            return if same { Done::Repeated(before.clone()) } else { Done::OtherContent };
+        }
+        news.who = Some(request.who.clone());
+        let effect = self.carry_out(Timestamp::from_ms(proposed_at_ms), &request.order, news);
+        let answered = Answered { who: request.who.clone(), proposed_at_ms, digest, told: effect.told() };
         self.requests.insert(request.id, answered);
         self.order.push_back(request.id);
         if self.order.len() > REQUESTS_REMEMBERED_MAX
@@ -97,8 +178,25 @@ impl State {
         {
             self.requests.remove(&oldest);
         }
-        Applied::Request(outcome)
+        Done::Request(effect)
     }
+
+    fn found(&mut self, founding: &Founding, news: &mut News) {
+        if std::mem::replace(&mut self.founded, true) {
+            return;
+        }
+        self.members = founding.members.clone();
+        for region in &founding.regions {
+            self.command(&Command::AddRegion { region: *region }, news);
+        }
+    }
+}
+
+/// Tells two contents of a request apart.
+fn digest(request: &Request) -> u64 {
+    // Serialising plain data into memory cannot fail.
+    let digest = Sha256::digest(serde_json::to_vec(&request.order).unwrap_or_default());
+    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 impl Machine for State {
@@ -108,12 +206,18 @@ impl Machine for State {
 
     fn apply(&mut self, entry: &[u8]) -> Result<Applied, UnknownEntry> {
         let entry = LogEntry::decode(entry)?;
-        Ok(match &entry.work {
+        let mut news = News::default();
+        let done = match &entry.work {
             Work::Quota(commands) => {
-                Applied::Quota(commands.iter().map(|command| self.issuer.apply(command)).collect())
+                Done::Quota(commands.iter().map(|command| self.command(command, &mut news)).collect())
             }
-            Work::Request(request) => self.request(entry.proposed_at_ms, request),
-        })
+            Work::Request(request) => self.request(entry.proposed_at_ms, request, &mut news),
+            Work::Found(founding) => {
+                self.found(founding, &mut news);
+                Done::Founded
+            }
+        };
+        Ok(Applied { done, news })
     }
 
     fn snapshot(&self) -> Vec<u8> {
@@ -137,38 +241,4 @@ impl Machine for State {
 }
 
 #[cfg(test)]
-mod tests {
-    use quota_protocol::{Command, Tickets};
-
-    use super::*;
-
-    fn request(id: u128, total: u32) -> Vec<u8> {
-        let command = Command::CreatePool { pool: "demo/A".parse().unwrap(), total: Tickets::from_u32(total) };
-        let request = Request { id: RequestId(id), who: "ann".to_owned(), command };
-        LogEntry::new(5, Work::Request(request)).encode().unwrap()
-    }
-
-    #[test]
-    fn a_request_is_done_once_and_answered_again() {
-        let mut state = State::default();
-        assert_eq!(state.apply(&request(1, 10)).unwrap(), Applied::Request(Outcome::Done));
-        let Applied::Repeated(before) = state.apply(&request(1, 99)).unwrap() else { panic!("done twice") };
-        assert!(before.done && before.who == "ann");
-        assert!(matches!(state.apply(&request(2, 99)).unwrap(), Applied::Request(Outcome::Refused(_))));
-    }
-
-    #[test]
-    fn requests_are_forgotten_in_their_order_and_survive_a_snapshot() {
-        let mut state = State::default();
-        for id in 0..REQUESTS_REMEMBERED_MAX as u128 + 1 {
-            state.apply(&request(id, 10)).unwrap();
-        }
-        assert!(state.answered(&RequestId(0)).is_none());
-        assert!(state.answered(&RequestId(1)).is_some());
-        let mut other = State::default();
-        other.restore(&state.snapshot()).unwrap();
-        assert_eq!(other, state);
-        assert!(matches!(other.restore(br#"{"version":9}"#), Err(BadSnapshot::Version(9))));
-        assert_eq!(other, state);
-    }
-}
+mod tests;

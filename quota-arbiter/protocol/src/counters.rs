@@ -6,7 +6,7 @@ use std::{fmt, iter::Sum, ops};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use thiserror::Error;
 
-use crate::limits::TICKETS_MAX;
+use crate::limits::{REPORTED_TICKETS_MAX, TICKETS_MAX};
 
 /// A number of tickets, or a counter of tickets: 0 to 2^53 - 1.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -193,6 +193,11 @@ impl Counters {
             (Column::Sold, self.sold),
             (Column::Refunded, self.refunded),
         ]
+    }
+
+    /// Whether every column may be reckoned with: what comes from outside is asked this before anything else.
+    pub fn in_bounds(&self) -> bool {
+        self.columns().iter().all(|(_, tickets)| tickets.get() <= REPORTED_TICKETS_MAX)
     }
 
     /// On hold now: neither released nor sold. Zero for a row that breaks I2, which [`crate::invariant::invariant_row`]

@@ -15,3 +15,7 @@ pub const HEAD_QUANTITIES_MAX: usize = 32;
 
 /// Bytes of an operator's note on how a database was fenced: a sentence or two, since it is kept for ever.
 pub const FENCE_NOTE_SIZE_MAX_BYTES: usize = 1_000;
+
+/// The largest counter that anybody may report: far beyond any sale, and so far below [`TICKETS_MAX`] that no sum over
+/// columns or over thousands of regions leaves its bounds.
+pub const REPORTED_TICKETS_MAX: u64 = 1 << 40;

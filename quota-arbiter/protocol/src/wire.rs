@@ -10,7 +10,7 @@ use crate::{
     holder::HaltReason,
     ids::{Epoch, Identity, Incarnation, PoolId, RegionId},
     invariant::{Broken, invariant_row},
-    limits::{HEAD_QUANTITIES_MAX, POOLS_PER_MESSAGE_MAX},
+    limits::{HEAD_QUANTITIES_MAX, POOLS_PER_MESSAGE_MAX, REPORTED_TICKETS_MAX},
     message::{Answer, AnswerSlice, Demand, PoolReport, RegionView, Register, Registered, Report},
 };
 
@@ -32,6 +32,9 @@ pub enum WireError {
     /// A pool twice.
     #[error("{0} is there twice")]
     PoolTwice(PoolId),
+    /// A row with a number beyond any sale.
+    #[error("{0}: a counter is over {REPORTED_TICKETS_MAX}")]
+    RowTooLarge(PoolId),
     /// A row that contradicts itself.
     #[error("{0}: {1}")]
     Row(PoolId, Box<Broken>),
@@ -136,6 +139,7 @@ impl SyncRequest {
         check_version(self.version)?;
         check_pools(self.pools.iter().map(|pool| &pool.pool))?;
         for SyncPool { pool, counters, demand } in &self.pools {
+            check_bounds(pool, counters)?;
             invariant_row(counters).map_err(|broken| WireError::Row(*pool, Box::new(broken)))?;
             if demand.head_quantities.len() > HEAD_QUANTITIES_MAX {
                 return Err(WireError::TooManyQuantities(demand.head_quantities.len()));
@@ -199,6 +203,9 @@ impl RegisterRequest {
         check_version(self.version)?;
         if let Some(database) = &self.register.database {
             check_pools(database.rows.keys())?;
+            for (pool, counters) in &database.rows {
+                check_bounds(pool, counters)?;
+            }
         }
         Ok(self.register)
     }
@@ -206,6 +213,10 @@ impl RegisterRequest {
 
 fn check_version(version: u32) -> Result<(), WireError> {
     if version == VERSION { Ok(()) } else { Err(WireError::Version(version)) }
+}
+
+fn check_bounds(pool: &PoolId, counters: &Counters) -> Result<(), WireError> {
+    if counters.in_bounds() { Ok(()) } else { Err(WireError::RowTooLarge(*pool)) }
 }
 
 fn check_pools<'a>(pools: impl Iterator<Item = &'a PoolId>) -> Result<(), WireError> {
@@ -261,5 +272,8 @@ mod tests {
         assert!(request(&body(1, &pool(&ROW.replace('5', "-5")))).is_err());
         assert!(request(&body(1, &pool(&ROW.replace('5', "9007199254740992")))).unwrap_err().contains("limit"));
         assert!(request(&body(1, &pool(&ROW.replace("sold", "soiled")))).is_err());
+        // Added up, these would leave the bounds of a counter.
+        let huge = ROW.replace('3', "9007199254740991").replace(":1", ":9007199254740991");
+        assert!(request(&body(1, &pool(&huge))).unwrap_err().contains("over"));
     }
 }

@@ -1,28 +1,28 @@
 //! One arbiter: the real driver with the real state, a disk that may be slow and forget, and the leader's work: reading
 //! reports, answering regions, planning. Everything but what the disk has is lost in a crash.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use quota_arbiter::{
     command::{LogEntry, Request, Work as Task},
+    leader::Leader,
     raft::{Acknowledged, Committed, Driver, Membership, Message, Output, ProposalId, Settings},
-    state::{Applied, State},
+    state::{Applied, Done, Effect, State},
     store::{Batch, Stored},
 };
 use quota_protocol::{
-    Command, Identity, Outcome, PoolId, RegionId, Register, Report, Tickets,
-    command::{CommandRefused, Heard},
+    Command, Identity, Outcome, RegionId, Register, Report,
+    command::CommandRefused,
     holder::HaltReason,
-    issuer::RegionState,
-    policy::{self, Memory, Move, Policy, PoolView, Stock},
+    policy::Policy,
     wire::{RegisterAnswer, SyncAnswer},
 };
 
 /// What a region asks of an arbiter.
 #[derive(Clone, Debug)]
 pub(crate) enum Ask {
-    /// Its report, and whether somebody waits and it has nothing.
-    Sync { region: usize, id: RegionId, report: Option<Box<Report>>, dry: bool },
+    /// Its report.
+    Sync { region: usize, id: RegionId, report: Option<Box<Report>> },
     /// A linearizable look at how the arbiters know it.
     Look { region: usize, id: RegionId, identity: Identity },
     /// A registration.
@@ -82,13 +82,9 @@ pub(crate) struct Life {
     waiting: BTreeMap<ProposalId, Waiting>,
     applied: BTreeMap<u64, Applied>,
     looks: BTreeMap<ProposalId, (usize, RegionId, Identity)>,
-    reports: BTreeMap<RegionId, (u64, Report)>,
+    leader: Leader,
     /// Where each region's long poll waits.
     polls: BTreeMap<RegionId, usize>,
-    memory: BTreeMap<PoolId, Memory>,
-    asks: BTreeMap<(RegionId, PoolId), Tickets>,
-    plan_at_ms: u64,
-    plan_soon: bool,
     next: u64,
     born: u64,
 }
@@ -108,7 +104,7 @@ impl Arbiter {
         Self { id, disk, life: None, removed: false }
     }
 
-    pub(crate) fn start(&mut self, election_ticks: usize, born: u64) {
+    pub(crate) fn start(&mut self, election_ticks: usize, policy: &Policy, born: u64) {
         let settings = Settings {
             election_ticks_exact: Some(election_ticks),
             log_size_max_bytes: 30_000,
@@ -126,12 +122,8 @@ impl Arbiter {
             waiting: BTreeMap::new(),
             applied: BTreeMap::new(),
             looks: BTreeMap::new(),
-            reports: BTreeMap::new(),
+            leader: Leader::new(policy.clone()),
             polls: BTreeMap::new(),
-            memory: BTreeMap::new(),
-            asks: BTreeMap::new(),
-            plan_at_ms: 0,
-            plan_soon: false,
             next: 0,
             born,
         });
@@ -156,18 +148,18 @@ impl Arbiter {
     }
 
     /// Takes an input now, or later if the disk is busy. True if there is something new to write.
-    pub(crate) fn take(&mut self, input: Input, now_ms: u64, policy: &Policy, effects: &mut Effects) -> bool {
+    pub(crate) fn take(&mut self, input: Input, now_ms: u64, effects: &mut Effects) -> bool {
         let Some(life) = &mut self.life else { return false };
         if life.writing.is_some() {
             life.inbox.push_back(input);
             return false;
         }
-        life.handle(input, now_ms, policy, effects);
+        life.handle(input, now_ms, effects);
         life.begin_write(effects)
     }
 
     /// The disk has it. True if there is more to write.
-    pub(crate) fn written(&mut self, now_ms: u64, policy: &Policy, effects: &mut Effects) -> bool {
+    pub(crate) fn written(&mut self, now_ms: u64, effects: &mut Effects) -> bool {
         let Some(life) = &mut self.life else { return false };
         let Some(batch) = life.writing.take() else { return false };
         self.disk.apply(&batch);
@@ -175,12 +167,12 @@ impl Arbiter {
             Ok(output) => output,
             Err(error) => panic!("arbiter {} stops: {error}", self.id),
         };
-        life.follow(output, effects);
+        life.follow(output, now_ms, effects);
         if life.begin_write(effects) {
             return true;
         }
         while let Some(input) = life.inbox.pop_front() {
-            life.handle(input, now_ms, policy, effects);
+            life.handle(input, now_ms, effects);
             if life.begin_write(effects) {
                 return true;
             }
@@ -202,18 +194,16 @@ impl Life {
         ProposalId(u128::from(self.driver.id()) << 96 | u128::from(self.born) << 64 | u128::from(self.next))
     }
 
-    fn handle(&mut self, input: Input, now_ms: u64, policy: &Policy, effects: &mut Effects) {
+    fn handle(&mut self, input: Input, now_ms: u64, effects: &mut Effects) {
         match input {
             Input::Raft(message) => self.driver.step(*message),
             Input::Tick => {
                 self.driver.tick();
                 if self.driver.leads() {
-                    self.lead(now_ms, policy, effects);
+                    self.lead(now_ms, effects);
                 } else {
-                    self.reports.clear();
+                    self.leader.resign();
                     self.polls.clear();
-                    self.asks.clear();
-                    self.memory.clear();
                 }
             }
             Input::Ask(ask) => self.ask(ask, now_ms, effects),
@@ -248,10 +238,12 @@ impl Life {
             return;
         }
         match ask {
-            Ask::Sync { region, id, report, dry } => {
+            Ask::Sync { region, id, report } => {
+                let issuer = self.driver.machine().issuer();
                 if let Some(report) = report {
-                    self.plan_soon |= dry;
-                    self.reports.insert(id, (now_ms, *report));
+                    if let Err(error) = self.leader.hear(issuer, now_ms, *report) {
+                        panic!("a region of the simulation reports what cannot be: {error}");
+                    }
                     self.polls.insert(id, region);
                 }
                 effects.regions.push((region, Answer::Sync(Box::new(self.answer(&id)))));
@@ -268,31 +260,14 @@ impl Life {
     }
 
     fn answer(&self, region: &RegionId) -> SyncAnswer {
-        let issuer = self.driver.machine().issuer();
-        let asked = |pool: &PoolId| self.asks.get(&(*region, *pool)).copied().unwrap_or_default();
-        SyncAnswer::new(&issuer.view(region), issuer.answer(region, asked))
+        self.leader.answer(self.driver.machine().issuer(), region)
     }
 
-    /// What a leader does every tick: one entry with all returns and floors, and now and then a plan.
-    fn lead(&mut self, now_ms: u64, policy: &Policy, effects: &mut Effects) {
-        let issuer = self.driver.machine().issuer();
-        let (mut commands, mut floors) = (Vec::new(), Vec::<Heard>::new());
-        for (_, report) in self.reports.values() {
-            let (returns, heard) = issuer.read_report(report);
-            commands.extend(returns);
-            floors.extend(heard);
-        }
-        if !floors.is_empty() {
-            commands.push(Command::RaiseFloors { heard: floors });
-        }
-        if issuer.recovering().is_none() && (now_ms >= self.plan_at_ms || self.plan_soon) {
-            self.plan_at_ms = now_ms + 1_000;
-            self.plan_soon = false;
-            commands.extend(self.plan(now_ms, policy));
-            let asked = self.asks.keys().map(|(region, _)| *region).collect::<Vec<_>>();
-            self.push(&asked, effects);
-        }
-        if !commands.is_empty() {
+    /// What a leader does every tick.
+    fn lead(&mut self, now_ms: u64, effects: &mut Effects) {
+        let round = self.leader.round(self.driver.machine(), now_ms);
+        self.push(&round.asked, effects);
+        for commands in round.entries {
             self.propose(now_ms, Task::Quota(commands), Waiting::Background);
         }
     }
@@ -306,65 +281,14 @@ impl Life {
         }
     }
 
-    fn plan(&mut self, now_ms: u64, policy: &Policy) -> Vec<Command> {
-        let mut commands = Vec::new();
-        self.asks.clear();
-        let issuer = self.driver.machine().issuer();
-        for (id, pool) in issuer.pools() {
-            let mut view =
-                PoolView { now_ms, pool: if pool.frozen { Tickets::ZERO } else { pool.pool }, ..PoolView::default() };
-            for (region, known) in issuer.regions() {
-                if known.state == RegionState::WrittenOff || known.identity.is_none() {
-                    continue;
-                }
-                let heard = self.reports.get(region);
-                let current = heard.filter(|(at, report)| {
-                    report.epoch == known.epoch
-                        && report.incarnation == issuer.incarnation()
-                        && now_ms - at < 4 * policy.heartbeat_ms
-                });
-                let slice = issuer.slice(region, id);
-                let row = current.and_then(|(_, report)| report.pools.iter().find(|row| row.pool == *id));
-                let demand = row.map(|row| row.demand.clone()).unwrap_or_default();
-                let stock = Stock {
-                    draining: known.state == RegionState::Draining,
-                    silent: current.is_none(),
-                    weight: 1,
-                    granted: slice.granted,
-                    row: row.map(|row| row.counters).unwrap_or(slice.floor),
-                    demand,
-                };
-                view.regions.insert(*region, stock);
-            }
-            let memory = self.memory.entry(*id).or_default();
-            let (moves, next) = policy::plan(&view, memory, policy);
-            *memory = next;
-            for made in moves {
-                match made {
-                    Move::Grant { region, granted } => {
-                        let epoch = issuer.view(&region).epoch;
-                        commands.push(Command::GrantUpTo { region, epoch, pool: *id, granted });
-                    }
-                    Move::Ask { region, return_up_to } => {
-                        self.asks.insert((region, *id), return_up_to);
-                    }
-                }
-            }
-        }
-        commands
-    }
-
-    fn follow(&mut self, output: Output<Applied>, effects: &mut Effects) {
+    fn follow(&mut self, output: Output<Applied>, now_ms: u64, effects: &mut Effects) {
         effects.raft.extend(output.messages);
-        let mut granted = false;
+        let mut told = BTreeSet::new();
         for committed in output.committed {
             match committed {
                 Committed::Applied { at, applied } => {
-                    // What came back was asked for: whoever waits gets it now and not a round later.
-                    if let Applied::Quota(outcomes) = &applied {
-                        self.plan_soon |= outcomes.iter().any(|outcome| matches!(outcome, Outcome::Returned(_)));
-                        granted |= outcomes.iter().any(|outcome| matches!(outcome, Outcome::Granted(_)));
-                    }
+                    self.leader.applied(self.driver.machine(), now_ms, &applied.news);
+                    told.extend(applied.news.told());
                     effects.applied.push((at.index, digest(&format!("{} {applied:?}", at.term))));
                     self.applied.insert(at.index, applied);
                 }
@@ -378,9 +302,8 @@ impl Life {
             self.acknowledge(acknowledged, effects);
         }
         self.applied.clear();
-        if granted && self.driver.leads() {
-            let polling = self.polls.keys().copied().collect::<Vec<_>>();
-            self.push(&polling, effects);
+        if self.driver.leads() {
+            self.push(&Vec::from_iter(told), effects);
         }
         for read in output.reads {
             if let Some((region, id, identity)) = self.looks.remove(&read) {
@@ -400,8 +323,8 @@ impl Life {
             Acknowledged::Displaced(id) | Acknowledged::Unknown(id) => (id, None),
         };
         let Some(waiting) = self.waiting.remove(&id) else { return };
-        match (waiting, applied) {
-            (Waiting::Register(region), Some(Applied::Quota(outcomes))) => {
+        match (waiting, applied.map(|applied| applied.done)) {
+            (Waiting::Register(region), Some(Done::Quota(outcomes))) => {
                 let answer = match outcomes.into_iter().next() {
                     Some(Outcome::Registered(registered)) => RegisterAnswer::Registered(registered),
                     Some(Outcome::Refused(CommandRefused::Register(reason))) => {
@@ -411,10 +334,10 @@ impl Life {
                 };
                 effects.regions.push((region, Answer::Register(Box::new(answer))));
             }
-            (Waiting::Request(number), Some(Applied::Request(outcome))) => {
+            (Waiting::Request(number), Some(Done::Request(Effect::Quota(outcome)))) => {
                 effects.operators.push((number, Told::Outcome(outcome)));
             }
-            (Waiting::Request(number), Some(Applied::Repeated(_))) => effects.operators.push((number, Told::Repeated)),
+            (Waiting::Request(number), Some(Done::Repeated(_))) => effects.operators.push((number, Told::Repeated)),
             (Waiting::Request(number), _) => effects.operators.push((number, Told::Unknown)),
             (Waiting::Register(_) | Waiting::Background | Waiting::Members, _) => {}
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use quota_arbiter::{
-    command::{LogEntry, Request, RequestId, Work},
+    command::{LogEntry, Order, Request, RequestId, Work},
     raft::{Machine, Membership},
     state::State,
     store::Stored,
@@ -64,7 +64,8 @@ impl World {
 
     fn order(&mut self, command: Command, aim: Aim) {
         self.operator.next += 1;
-        let request = Request { id: RequestId(self.dice.wide()), who: "operator".to_owned(), command };
+        let request =
+            Request { id: RequestId(self.dice.wide()), who: "operator".to_owned(), order: Order::Quota(command) };
         self.operator.tasks.insert(self.operator.next, Task { request, aim });
     }
 
@@ -134,7 +135,7 @@ impl World {
             Told::Outcome(outcome) => Some(outcome),
             Told::Repeated => None,
         };
-        self.note(&format!("{:?}: {outcome:?}", task.request.command));
+        self.note(&format!("{:?}: {outcome:?}", task.request.order));
         self.operator.tasks.remove(&number);
         match task.aim {
             Aim::Change => {}

@@ -158,12 +158,11 @@ impl Region {
             self.node.as_mut()?.view = None;
             return Some(Ask::Look { region, id, identity });
         }
-        let dry = node.dry;
         let report = self.report();
         if report.is_none() {
             return Some(Ask::Look { region, id, identity });
         }
-        Some(Ask::Sync { region, id, report: report.map(Box::new), dry })
+        Some(Ask::Sync { region, id, report: report.map(Box::new) })
     }
 
     /// What an arbiter said becomes transactions.

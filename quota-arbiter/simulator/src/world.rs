@@ -176,7 +176,7 @@ impl World {
         self.lives += 1;
         let born = self.lives;
         if let Some(arbiter) = self.arbiters.get_mut(&id).filter(|arbiter| arbiter.life.is_none() && !arbiter.removed) {
-            arbiter.start(election_ticks, born);
+            arbiter.start(election_ticks, &self.policy, born);
         }
     }
 
@@ -218,12 +218,12 @@ impl World {
                 }
             }
             Event::Written(id, born) => {
-                let (now_ms, policy) = (self.now_ms, self.policy.clone());
+                let now_ms = self.now_ms;
                 let mut effects = Effects::default();
                 let Some(arbiter) = self.arbiters.get_mut(&id).filter(|arbiter| arbiter.born() == Some(born)) else {
                     return;
                 };
-                let more = arbiter.written(now_ms, &policy, &mut effects);
+                let more = arbiter.written(now_ms, &mut effects);
                 self.follow_arbiter(id, effects, more);
             }
             Event::Raft(message) => self.feed_arbiter(message.to, Input::Raft(message)),
@@ -269,10 +269,10 @@ impl World {
     }
 
     pub(crate) fn feed_arbiter(&mut self, id: u64, input: Input) {
-        let (now_ms, policy) = (self.now_ms, self.policy.clone());
+        let now_ms = self.now_ms;
         let mut effects = Effects::default();
         let Some(arbiter) = self.arbiters.get_mut(&id) else { return };
-        let more = arbiter.take(input, now_ms, &policy, &mut effects);
+        let more = arbiter.take(input, now_ms, &mut effects);
         self.follow_arbiter(id, effects, more);
     }
 
