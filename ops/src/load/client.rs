@@ -206,8 +206,26 @@ impl Phone {
         match answer.status() {
             StatusCode::OK => Ok(true),
             StatusCode::PAYMENT_REQUIRED => Ok(false),
+            // It is over: paid by a call whose answer got lost, or cancelled. Confirming again would change nothing.
+            StatusCode::BAD_REQUEST => self.is_paid(sandbox, payment).await,
             other => Err(CallError::NoAnswer(format!("the payment provider answered {other}"))),
         }
+    }
+
+    /// Whether a payment was made, or is under way.
+    async fn is_paid(&self, sandbox: &str, payment: &Payment) -> Result<bool, CallError> {
+        #[derive(Deserialize)]
+        struct Intent {
+            status: String,
+        }
+        let url = format!("{sandbox}/v1/payment_intents/{}", payment.intent);
+        let request = self.http.get(url).query(&[("client_secret", &payment.client_secret)]);
+        let answer = request.send().await.map_err(no_answer)?;
+        if !answer.status().is_success() {
+            return Err(CallError::NoAnswer(format!("the payment provider answered {}", answer.status())));
+        }
+        let intent: Intent = answer.json().await.map_err(no_answer)?;
+        Ok(matches!(intent.status.as_str(), "succeeded" | "processing"))
     }
 
     async fn call(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), CallError> {

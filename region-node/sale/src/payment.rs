@@ -162,14 +162,17 @@ pub enum Expiry {
 }
 
 /// What to do with an expiring hold; `extended`: had its one extension, `past_cap`: its stock was kept as long as it may.
+///
+/// Only a payment that is known to be under way extends a hold. Where the provider does not answer, the stock is kept
+/// and the provider asked again soon: one answer that got lost must not lock tickets for a whole extension.
 pub fn expiring(answer: Answer, extended: bool, past_cap: bool) -> Expiry {
     match answer {
         Answer::Succeeded => Expiry::Paid,
         Answer::Cancelled => Expiry::Recycle,
         Answer::Open => Expiry::CancelIntent,
         Answer::Processing | Answer::CannotCancel | Answer::Unreachable if past_cap => Expiry::Recycle,
-        Answer::Processing | Answer::CannotCancel | Answer::Unreachable if !extended => Expiry::Extend,
-        Answer::Processing => Expiry::CancelIntent,
+        Answer::Processing if extended => Expiry::CancelIntent,
+        Answer::Processing => Expiry::Extend,
         Answer::CannotCancel | Answer::Unreachable => Expiry::Keep,
     }
 }

@@ -157,9 +157,10 @@ fn an_expiring_hold_is_asked_about_cancelled_and_recycled() {
         (Answer::Processing, false, false, Expiry::Extend),
         (Answer::Processing, true, false, Expiry::CancelIntent),
         (Answer::Processing, true, true, Expiry::Recycle),
+        (Answer::CannotCancel, false, false, Expiry::Keep),
         (Answer::CannotCancel, true, false, Expiry::Keep),
         (Answer::CannotCancel, true, true, Expiry::Recycle),
-        (Answer::Unreachable, false, false, Expiry::Extend),
+        (Answer::Unreachable, false, false, Expiry::Keep),
         (Answer::Unreachable, true, false, Expiry::Keep),
         (Answer::Unreachable, true, true, Expiry::Recycle),
     ];

@@ -43,7 +43,6 @@ async fn two_nodes_with_all_roles_sell_as_one() {
     assert_eq!(sold, 400);
 }
 
-#[ignore = "known defect: under these faults one hold is left for minutes; run it with --run-ignored to see which"]
 #[tokio::test(flavor = "multi_thread")]
 async fn webhooks_late_doubled_reordered_and_lost_sell_all_the_same() {
     let stage = start(Spec::default()).await;

@@ -179,7 +179,7 @@ impl Naive {
             }
         } else if answer == Answer::Cancelled || kept_too_long {
             self.end(entry, State::Expired);
-        } else if first_time {
+        } else if first_time && answer == Answer::Processing {
             let due_ms = self.now_ms + HOLD_MS;
             let row = &mut self.rows[entry];
             (row.state, row.extended, row.due_ms) = (State::Held, true, due_ms);
