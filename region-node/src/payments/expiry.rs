@@ -47,8 +47,13 @@ async fn round(payments: &Payments) -> Result<bool, SettleError> {
     let config = &inner.config;
     let marked = payments::mark_due(&inner.db, CLAIM, config.jitter).await?;
     fail::fail_point!("payments.expiry.after_mark");
-    let due = payments::claim_due(&inner.db, CLAIM, config.retry, config.keep).await?;
+    let mut due = payments::claim_due(&inner.db, CLAIM, config.retry, config.keep).await?;
     fail::fail_point!("payments.expiry.after_claim");
+    // What holds tickets comes first; what was cancelled long ago has time.
+    let room = CLAIM - due.len() as i64;
+    if room > 0 {
+        due.extend(payments::claim_cancelled(&inner.db, room, config.retry).await?);
+    }
     let full = marked == CLAIM as u64 || due.len() == CLAIM as usize;
     let judging = due.into_iter().map(|due| async move {
         let verdict = judge(payments, &due).await;
@@ -71,7 +76,8 @@ async fn round(payments: &Payments) -> Result<bool, SettleError> {
     }
     fail::fail_point!("payments.expiry.before_expire");
     for ((concert_id, cancelled), entries) in gone {
-        let (book, expired) = expire::expire(&inner.db, concert_id, &entries, cancelled, &*inner.around).await?;
+        let again = cancelled.then_some(config.rechecks.first);
+        let (book, expired) = expire::expire(&inner.db, concert_id, &entries, again, &*inner.around).await?;
         fail::fail_point!("payments.expiry.after_commit");
         inner.around.note_book(concert_id, book).await;
         metrics::counter!("boxoffice_holds_expired_total", "cancelled" => if cancelled { "yes" } else { "no" })
@@ -96,6 +102,7 @@ async fn judge(payments: &Payments, due: &Due) -> Result<Verdict, SettleError> {
             Ok(Verdict::Later)
         }
         DueState::Ended => left_over(payments, due, asked).await,
+        DueState::Cancelled => again(payments, due, asked).await,
     }
 }
 
@@ -161,10 +168,29 @@ async fn left_over(
     }
     match answer(&asked) {
         Answer::Succeeded => sell(payments, due, asked).await?,
-        Answer::Cancelled => payments::note_cancelled(&payments.0.db, &due.intent).await?,
+        Answer::Cancelled => note_cancelled(payments, due).await?,
         _ => {}
     }
     Ok(Verdict::Later)
+}
+
+/// A payment that was cancelled before. A bank may deliver its money all the same; when the webhook about it is lost,
+/// this is how it is found.
+async fn again(payments: &Payments, due: &Due, asked: Result<Intent, ProviderError>) -> Result<Verdict, SettleError> {
+    match asked {
+        Ok(Intent { status: IntentStatus::Succeeded, .. }) => sell(payments, due, asked).await?,
+        // It does not know the payment any more: no money can be in it.
+        Ok(Intent { status: IntentStatus::Cancelled, .. }) | Err(ProviderError::Refused { .. }) => {
+            note_cancelled(payments, due).await?;
+        }
+        // Under way: asked again until it is decided.
+        Ok(_) | Err(_) => {}
+    }
+    Ok(Verdict::Later)
+}
+
+async fn note_cancelled(payments: &Payments, due: &Due) -> Result<(), SettleError> {
+    Ok(payments::note_cancelled(&payments.0.db, &due.intent, payments.0.config.rechecks).await?)
 }
 
 /// Cancels; where that is refused, asks what the payment is instead.

@@ -19,6 +19,7 @@ pub use start::{StartError, Started};
 pub use webhook::WebhookError;
 
 use crate::db::book::Floor;
+use crate::db::payments::Rechecks;
 use crate::db::payments::settle::{self, Settled, Tail, Told};
 use crate::db::{Db, DbError};
 use futures::future::BoxFuture;
@@ -56,6 +57,9 @@ pub struct PaymentsConfig {
     pub poll: Duration,
     /// Pause before the same work is tried again; grows with each failure.
     pub retry: Duration,
+    /// When cancelled payments are asked about again. The first finds money that was under way when it was cancelled,
+    /// the last what a bank booked over night.
+    pub rechecks: Rechecks,
 }
 
 impl PaymentsConfig {
@@ -69,6 +73,7 @@ impl PaymentsConfig {
             jitter: Duration::from_secs(2),
             poll: Duration::from_millis(500),
             retry: Duration::from_secs(5),
+            rechecks: Rechecks { first: Duration::from_secs(120), last: Duration::from_secs(26 * 3600) },
         }
     }
 }

@@ -76,9 +76,12 @@ async fn while_the_provider_is_down_a_hold_is_kept_for_a_while_and_then_recycled
     let entry = w.hold(1, 200.0).await;
     let started = w.start(entry).await;
     w.faults(json!({"fail_before": 1.0, "operations": ["retrieve", "cancel"]})).await;
-    w.holds("SELECT extended FROM reservation").await;
-    assert_eq!(w.number("SELECT count(*) FROM reservation WHERE state IN ('held', 'expiring')").await, 1);
+    w.becomes(entry, "expiring").await;
     w.becomes(entry, "expired").await;
+    let kept = "SELECT (extract(epoch FROM changed_at - hold_expires_at) * 1000)::bigint FROM reservation";
+    let kept_ms = w.number(kept).await;
+    assert!(kept_ms >= 500, "kept only {kept_ms} ms past its end");
+    assert_eq!(w.number("SELECT count(*) FROM reservation WHERE extended").await, 0, "nobody says that money comes");
     // Back again: what was left open is cancelled there.
     w.faults(json!({})).await;
     w.books_add_up().await;
@@ -124,6 +127,44 @@ async fn money_that_comes_after_a_cancel_is_kept_for_tickets_or_given_back() {
         assert_eq!(w.state(other).await.0, "held");
         w.books_add_up().await;
     }
+}
+
+/// The money of a cancelled payment comes, and nobody ever says so: the provider is asked again after a while.
+#[tokio::test]
+async fn money_after_a_cancel_is_found_without_its_webhook() {
+    let w = World::new(2).await;
+    w.faults(json!({"webhook_drop": 1.0})).await;
+    let (early, late) = (w.hold(1, LONG).await, w.hold(1, 100.0).await);
+    let (kept, lapsed) = (w.start(early).await, w.start(late).await);
+    assert!(w.cancel(early).await);
+    w.becomes(late, "expired").await;
+    w.holds("SELECT count(*) = 2 FROM payment WHERE status = 'cancelled'").await;
+    // One ticket is free for whom nobody waits, the other went to somebody else.
+    let other = w.hold(1, LONG).await;
+    w.happen(&kept.intent, "succeed").await;
+    w.becomes(early, "sold").await;
+    w.happen(&lapsed.intent, "succeed").await;
+    w.holds("SELECT count(*) = 1 FROM refund WHERE reason = 'late_payment' AND done_at IS NOT NULL").await;
+    assert_eq!(w.state(late).await, ("expired".into(), Some("late_payment".into())));
+    assert_eq!(w.state(other).await.0, "held");
+    assert_eq!(w.number("SELECT count(*) FROM webhook_event").await, 0);
+    w.books_add_up().await;
+}
+
+#[tokio::test]
+async fn a_cancelled_payment_is_asked_about_twice_more_and_then_left_alone() {
+    let w = World::new(1).await;
+    let entry = w.hold(1, LONG).await;
+    w.start(entry).await;
+    assert!(w.cancel(entry).await);
+    w.holds("SELECT status = 'cancelled' AND check_after < 'infinity' FROM payment").await;
+    // While the provider is down the question is not lost.
+    w.faults(json!({"fail_before": 1.0, "operations": ["retrieve"]})).await;
+    w.holds("SELECT now() > changed_at + interval '2 seconds' FROM payment").await;
+    assert_eq!(w.number("SELECT count(*) FROM payment WHERE check_after < 'infinity'").await, 1);
+    w.faults(json!({})).await;
+    w.holds("SELECT check_after = 'infinity' FROM payment").await;
+    w.books_add_up().await;
 }
 
 #[tokio::test]

@@ -11,13 +11,13 @@ use ops::sandbox::{self, SandboxConfig};
 use parking_lot::Mutex;
 use region_api::{Entry, RegionName};
 use region_node::db::book::Floor;
+use region_node::db::payments::Rechecks;
 use region_node::db::payments::settle::Tail;
 use region_node::db::{Db, DbConfig};
 use region_node::payments::provider::Provider;
 use region_node::payments::stripe::Stripe;
 use region_node::payments::{Payments, PaymentsConfig, Started, Surroundings, WebhookError};
 use serde_json::{Value, json};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -27,7 +27,6 @@ use zeroize::Zeroizing;
 
 pub(crate) const SECRET: &str = "whsec_test";
 pub(crate) const PRICE: i64 = 5000;
-const SCHEMA: &str = include_str!("../../../migrations/V1__region.sql");
 
 /// The queue and the witnesses, as a test wants them.
 #[derive(Default)]
@@ -77,9 +76,7 @@ async fn hook(State(payments): State<Payments>, headers: HeaderMap, body: Bytes)
 }
 
 async fn database() -> TestDatabase {
-    let mut hasher = DefaultHasher::new();
-    SCHEMA.hash(&mut hasher);
-    let key = format!("payments_{:016x}", hasher.finish());
+    let key = format!("payments_{:016x}", region_node::db::migrate::fingerprint());
     let fill = |address: ops::local::postgres::DatabaseAddress| async move {
         connect(&address).await.migrate(&RegionName::new("east").unwrap()).await.map(|_| ())
     };
@@ -105,6 +102,7 @@ pub(crate) fn quick(config: &mut PaymentsConfig) {
     config.jitter = Duration::from_millis(20);
     config.poll = Duration::from_millis(20);
     config.retry = Duration::from_millis(150);
+    config.rechecks = Rechecks { first: Duration::from_millis(600), last: Duration::from_millis(1_500) };
 }
 
 impl World {
@@ -303,7 +301,8 @@ impl World {
         self.sql.query_one(query, &[]).await.unwrap().get(0)
     }
 
-    /// Waits until nothing is to be done: no webhook under way or unprocessed, no refund owed.
+    /// Waits until nothing is to be done: no webhook under way or unprocessed, no refund owed, no payment to be asked
+    /// about again.
     pub(crate) async fn quiet(&self) {
         let deadline = Instant::now() + Duration::from_secs(15);
         loop {
@@ -314,7 +313,8 @@ impl World {
                     "SELECT (SELECT count(*) FROM webhook_event WHERE processed_at IS NULL)
                           + (SELECT count(*) FROM refund WHERE done_at IS NULL)
                           + (SELECT count(*) FROM payment p JOIN reservation r USING (concert_id, entry)
-                             WHERE p.status = 'open' AND r.state NOT IN ('held', 'expiring'))",
+                             WHERE p.status = 'open' AND r.state NOT IN ('held', 'expiring'))
+                          + (SELECT count(*) FROM payment WHERE status = 'cancelled' AND check_after < 'infinity')",
                 )
                 .await;
             if hooks["pending"] == 0 && open == 0 {

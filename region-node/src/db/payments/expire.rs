@@ -25,13 +25,14 @@ pub async fn extend(db: &Db, concert_id: i32, entry: i64, by: Duration, every: D
     Ok(client.execute(&statement, &[&concert_id, &entry, &seconds(by), &seconds(every)]).await? == 1)
 }
 
-/// Gives the stock of these holds back, all of one concert. `cancelled`: their intents are cancelled at the provider;
-/// else the provider goes on being asked. Returns the book number and how many were still expiring.
+/// Gives the stock of these holds back, all of one concert. `cancelled`: their intents are cancelled at the provider,
+/// which is asked about them again after so long; else it goes on being asked. Returns the book number and how many were
+/// still expiring.
 pub async fn expire(
     db: &Db,
     concert_id: i32,
     entries: &[i64],
-    cancelled: bool,
+    cancelled: Option<Duration>,
     floor: &(impl Floor + ?Sized),
 ) -> Result<(i64, u64), DbError> {
     let mut client = db.client().await?;
@@ -50,8 +51,9 @@ pub async fn expire(
                 INSERT INTO outbox (concert_id, entry, user_hash, state)
                 SELECT $1, entry, user_hash, 'expired' FROM gone),
              paid AS (
-                UPDATE payment p SET changed_at = now(), check_after = now(),
-                       status = CASE WHEN $4 AND p.status = 'open' THEN 'cancelled' ELSE p.status END
+                UPDATE payment p SET changed_at = now(),
+                       check_after = now() + make_interval(secs => coalesce($4::double precision, 0)),
+                       status = CASE WHEN $4 IS NOT NULL AND p.status = 'open' THEN 'cancelled' ELSE p.status END
                 FROM gone WHERE p.intent = gone.intent),
              counted AS (
                 UPDATE quota q SET released = q.released + sums.tickets
@@ -60,7 +62,8 @@ pub async fn expire(
              SELECT count(*) FROM gone",
         )
         .await?;
-    let row = tx.query_one(&statement, &[&concert_id, &entries, &locked.book, &cancelled]).await?;
+    let again = cancelled.map(seconds);
+    let row = tx.query_one(&statement, &[&concert_id, &entries, &locked.book, &again]).await?;
     fail::fail_point!("payments.expire.before_commit");
     tx.commit().await?;
     let gone: i64 = row.get(0);

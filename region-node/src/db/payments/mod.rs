@@ -192,6 +192,18 @@ pub enum DueState {
     Extended,
     /// Nothing is held for this payment: cancelled by its owner, sold by another payment, …
     Ended,
+    /// Cancelled at the provider some time ago: asked whether money came all the same.
+    Cancelled,
+}
+
+/// When a cancelled payment is asked about again, for the money of a bank that did not care and whose webhook was lost:
+/// so long after it was cancelled, each once.
+#[derive(Debug, Clone, Copy)]
+pub struct Rechecks {
+    /// The first time.
+    pub first: Duration,
+    /// The last time.
+    pub last: Duration,
 }
 
 /// Marks holds whose time is up and that somebody may be paying for; they become `expiring`. How many.
@@ -264,12 +276,42 @@ pub async fn over(db: &Db, most: i64) -> Result<Vec<(i32, i64)>, DbError> {
     Ok(client.query(&statement, &[&most]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// A payment was cancelled at the provider and nothing was held for it.
-pub async fn note_cancelled(db: &Db, intent: &str) -> Result<(), DbError> {
+/// Takes cancelled payments whose turn it is to be asked about again. Nobody else gets them for `lease`, longer after
+/// each failure.
+pub async fn claim_cancelled(db: &Db, most: i64, lease: Duration) -> Result<Vec<Due>, DbError> {
     let client = db.client().await?;
-    let update = "UPDATE payment SET status = 'cancelled', changed_at = now() WHERE intent = $1 AND status = 'open'";
-    let statement = client.prepare_cached(update).await?;
-    client.execute(&statement, &[&intent]).await?;
+    let statement = client
+        .prepare_cached(
+            "UPDATE payment p SET check_after = now()
+                    + least(greatest(make_interval(secs => $2), (now() - p.changed_at) / 4), interval '1 hour')
+             WHERE p.intent IN (SELECT intent FROM payment
+                                WHERE status = 'cancelled' AND check_after < 'infinity' AND check_after <= now()
+                                ORDER BY check_after LIMIT $1 FOR UPDATE SKIP LOCKED)
+             RETURNING p.intent, p.concert_id, p.entry",
+        )
+        .await?;
+    let rows = client.query(&statement, &[&most, &seconds(lease)]).await?;
+    let due =
+        |row: &Row| Due { intent: row.get(0), concert_id: row.get(1), entry: row.get(2), state: DueState::Cancelled };
+    Ok(rows.iter().map(due).collect())
+}
+
+/// The provider says that a payment is cancelled, and nothing is held for it. Asked about again as often as `rechecks`
+/// says; after the last time never again.
+pub async fn note_cancelled(db: &Db, intent: &str, rechecks: Rechecks) -> Result<(), DbError> {
+    let client = db.client().await?;
+    let statement = client
+        .prepare_cached(
+            "UPDATE payment SET status = 'cancelled',
+                    changed_at = CASE WHEN status = 'open' THEN now() ELSE changed_at END,
+                    check_after = CASE
+                        WHEN status = 'open' THEN now() + make_interval(secs => $2)
+                        WHEN now() < changed_at + make_interval(secs => $3) THEN changed_at + make_interval(secs => $3)
+                        ELSE 'infinity' END
+             WHERE intent = $1 AND status IN ('open', 'cancelled')",
+        )
+        .await?;
+    client.execute(&statement, &[&intent, &seconds(rechecks.first), &seconds(rechecks.last)]).await?;
     Ok(())
 }
 
