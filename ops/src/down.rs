@@ -2,7 +2,7 @@
 
 use crate::cli::Context;
 use crate::cluster::home::Home;
-use crate::cluster::layout::REGIONS;
+use crate::cluster::layout::{EdgeLayout, REGIONS};
 use crate::local::process::{Record, record_file};
 use crate::local::remove_place;
 use crate::output::{self, Step};
@@ -82,8 +82,10 @@ fn parts(home: &Home) -> Vec<Part> {
     let of_regions = |server: &'static str, ask, patience_s| {
         REGIONS.iter().map(move |region| part(format!("{region}/{server}"), server, ask, patience_s))
     };
-    // A node drains first. PostgreSQL's fast stop is SIGINT: roll back, checkpoint, end.
-    of_regions("node", Signal::SIGTERM, 40)
+    let of_edges = EdgeLayout::all().into_iter().map(|layout| part(layout.edge, "edge", Signal::SIGTERM, 15));
+    // Nobody is sent to a region that is about to end. A node drains first. PostgreSQL's fast stop is SIGINT: roll back, checkpoint, end.
+    of_edges
+        .chain(of_regions("node", Signal::SIGTERM, 40))
         .chain([part("sandbox".to_owned(), "sandbox", Signal::SIGTERM, 15)])
         .chain(of_regions("redis", Signal::SIGTERM, 30))
         .chain(of_regions("postgres", Signal::SIGINT, 60))
@@ -98,8 +100,9 @@ fn wipe(home: &Home) -> Result<()> {
         remove_place(&folder.join("redis"))?;
         remove_folder(&folder)?;
     }
-    for folder in ["sandbox", "records", "secrets"] {
-        remove_folder(&home.part(folder))?;
+    let edges = EdgeLayout::all().into_iter().map(|layout| layout.edge);
+    for folder in edges.chain(["sandbox", "records", "secrets"].map(str::to_owned)) {
+        remove_folder(&home.part(&folder))?;
     }
     remove_file(&home.part("lock"))?;
     if let Err(error) = std::fs::remove_dir(home.path()) {

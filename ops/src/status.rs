@@ -3,6 +3,7 @@
 use crate::cli::{Context, Failure};
 use crate::cluster::client::Admin;
 use crate::cluster::{Cluster, Region};
+use crate::edge::{self, EdgeStatus};
 use crate::output;
 use anyhow::Result;
 use region_api::wire::NodeStatus;
@@ -13,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 struct Status {
     regions: Vec<RegionStatus>,
     arbiters: [(); 0],
-    edges: [(); 0],
+    edges: Vec<EdgeStatus>,
 }
 
 #[derive(Serialize)]
@@ -30,9 +31,10 @@ struct RegionStatus {
 /// Asks every region. Exit code 3 when none answers.
 pub async fn run(context: &Context) -> Result<()> {
     let cluster = Cluster::read(&context.home)?;
-    let regions: Vec<RegionStatus> = futures::future::join_all(cluster.regions.iter().map(ask)).await;
+    let asked = futures::future::join_all(cluster.regions.iter().map(ask));
+    let (regions, edges): (Vec<RegionStatus>, _) = tokio::join!(asked, edge::statuses(&cluster));
     let none = regions.iter().all(|region| region.node.is_none());
-    let status = Status { regions, arbiters: [], edges: [] };
+    let status = Status { regions, arbiters: [], edges };
     if context.json {
         output::json(&status)?;
     } else {
@@ -71,6 +73,9 @@ fn show(status: &Status) {
         ]);
     }
     output::line(table);
+    if !status.edges.is_empty() {
+        output::line(edge::table(&status.edges));
+    }
     let mut stock = output::table(&["concert", "region", "state", "tier", "available", "held", "sold", "queued"]);
     let nodes = status.regions.iter().filter_map(|region| region.node.as_ref());
     for (node, concert) in nodes.flat_map(|node| node.concerts.iter().map(move |concert| (node, concert))) {

@@ -44,6 +44,8 @@ enum Command {
     Verify(crate::verify::command::Args),
     /// Measure, each figure beside its baseline from the same run
     Bench(crate::bench::Options),
+    /// Where users are sent, and why
+    Edge(crate::edge::Args),
     /// Payment provider that moves no money
     Sandbox(crate::sandbox::command::Args),
     /// Check tickets
@@ -94,6 +96,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Load(options) => crate::load::command::run(context, options).await,
         Command::Verify(args) => crate::verify::command::run(context, args).await,
         Command::Bench(options) => crate::bench::run(context, options).await,
+        Command::Edge(args) => crate::edge::run(context, args).await,
         Command::Sandbox(args) => crate::sandbox::command::run(context, args).await,
         Command::Ticket(args) => crate::ticket::run(context, args),
     }

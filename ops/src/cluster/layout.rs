@@ -9,22 +9,61 @@ pub const REGIONS: [&str; 3] = ["east", "west", "south"];
 /// Where the sandbox payment provider listens.
 pub const SANDBOX: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 41, 1), 8090);
 
-/// Where one region's servers listen.
+/// Where the edges listen, DNS and operators alike: two name servers, so that one may die.
+pub const EDGES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 31, 1), Ipv4Addr::new(127, 0, 32, 1)];
+
+/// The zone of a local cluster; its own name is the sale's.
+pub const ZONE: &str = "tickets.example";
+
+/// Where each of [`REGIONS`] stands for the choice by distance, in degrees: Frankfurt, Virginia, São Paulo.
+const POSITIONS: [[f64; 2]; 3] = [[50.1, 8.7], [39.0, -77.5], [-23.5, -46.6]];
+
+/// Where one edge listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdgeLayout {
+    /// Its name.
+    pub edge: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+}
+
+impl EdgeLayout {
+    /// All of them.
+    pub fn all() -> Vec<Self> {
+        let named = EDGES.iter().zip(1..);
+        named.map(|(address, number)| Self { edge: format!("edge-{number}"), address: *address }).collect()
+    }
+
+    /// DNS, over UDP and TCP.
+    pub fn dns(&self) -> SocketAddr {
+        (self.address, 5353).into()
+    }
+
+    /// For operators and metrics.
+    pub fn admin(&self) -> SocketAddr {
+        (self.address, 9080).into()
+    }
+}
+
+/// Where one region's servers listen.
+#[derive(Debug, Clone, PartialEq)]
 pub struct RegionLayout {
     /// Its name.
     pub region: RegionName,
     /// Its address.
     pub address: Ipv4Addr,
+    /// Where it stands on earth: latitude and longitude in degrees.
+    pub position: [f64; 2],
 }
 
 impl RegionLayout {
     /// The first `count` regions.
     pub fn first(count: usize) -> Vec<Self> {
-        let named = REGIONS.iter().zip(11..).take(count);
+        let named = REGIONS.iter().zip(POSITIONS).zip(11..).take(count);
         named
-            .filter_map(|(name, number)| {
-                Some(Self { region: RegionName::new(name).ok()?, address: Ipv4Addr::new(127, 0, number, 1) })
+            .filter_map(|((name, position), number)| {
+                let address = Ipv4Addr::new(127, 0, number, 1);
+                Some(Self { region: RegionName::new(name).ok()?, address, position })
             })
             .collect()
     }
@@ -69,5 +108,8 @@ mod tests {
             ]
         );
         assert_eq!(SANDBOX.to_string(), "127.0.41.1:8090");
+        let edges: Vec<String> =
+            EdgeLayout::all().iter().map(|edge| format!("{} {} {}", edge.edge, edge.dns(), edge.admin())).collect();
+        assert_eq!(edges, ["edge-1 127.0.31.1:5353 127.0.31.1:9080", "edge-2 127.0.32.1:5353 127.0.32.1:9080"]);
     }
 }

@@ -4,6 +4,7 @@
 //! paths of the files that hold them.
 
 pub mod client;
+pub mod edge_config;
 pub mod home;
 pub mod layout;
 pub mod node_config;
@@ -14,7 +15,7 @@ use anyhow::{Context as _, Result};
 use home::Home;
 use region_api::RegionName;
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// The content of `cluster.json`.
@@ -22,6 +23,9 @@ use std::path::PathBuf;
 pub struct Cluster {
     /// Regions, in the order in which they were started.
     pub regions: Vec<Region>,
+    /// Name servers that send buyers to regions.
+    #[serde(default)]
+    pub edges: Vec<Edge>,
     /// The sandbox payment provider.
     pub sandbox: Option<Sandbox>,
     /// File with the key ring of ids and tokens, the same in every region.
@@ -51,6 +55,23 @@ pub struct Region {
     pub redis: RedisAccess,
     /// The node's folder: configuration, log, state.
     pub node_folder: PathBuf,
+}
+
+/// One edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edge {
+    /// Its name.
+    pub edge: String,
+    /// Where it answers DNS, over UDP and TCP.
+    pub dns: SocketAddr,
+    /// Base URL for operators.
+    pub admin: String,
+    /// The zone, and the name that buyers ask for.
+    pub zone: String,
+    /// File with the operators' bearer token.
+    pub operator_token_file: PathBuf,
+    /// The edge's folder: configuration, log, state.
+    pub folder: PathBuf,
 }
 
 /// How to reach a region's database as the region does.

@@ -29,6 +29,8 @@ pub struct SecretFiles {
     pub webhook_secret: PathBuf,
     /// Bearer token of the sandbox's control interface.
     pub sandbox_control_token: PathBuf,
+    /// Makes the edges' DNS cookies; the same on every edge.
+    pub edge_cookies: PathBuf,
 }
 
 impl SecretFiles {
@@ -44,6 +46,7 @@ impl SecretFiles {
             payment_key: at("payment-key"),
             webhook_secret: at("webhook-secret"),
             sandbox_control_token: at("sandbox-control-token"),
+            edge_cookies: at("edge-cookies"),
         };
         if !files.ring.exists() {
             let secrets: [[u8; 32]; 4] = std::array::from_fn(|_| rand::random());
@@ -55,6 +58,9 @@ impl SecretFiles {
         if !files.ticket_public_key.exists() {
             let pem = std::fs::read_to_string(&files.ticket_key)?;
             write_once(&files.ticket_public_key, &TicketSigner::from_pem(&pem)?.verifier().to_pem())?;
+        }
+        if !files.edge_cookies.exists() {
+            write_once(&files.edge_cookies, &format!("{:032x}\n", rand::random::<u128>()))?;
         }
         ensure(&files.operator_token, "")?;
         ensure(&files.door_token, "")?;

@@ -4,12 +4,13 @@
 //! started. Returns when everything is ready and leaves it running. Must never print a secret, and never listen
 //! outside 127.0.0.0/8.
 
+mod edges;
 pub mod hints;
 pub mod packages;
 mod parts;
 
 use crate::cli::Context;
-use crate::cluster::layout::RegionLayout;
+use crate::cluster::layout::{EdgeLayout, RegionLayout};
 use crate::cluster::secrets::SecretFiles;
 use crate::cluster::{Cluster, client};
 use crate::concert;
@@ -34,22 +35,27 @@ pub struct Args {
 pub async fn run(context: &Context, args: Args) -> Result<()> {
     let home = &context.home;
     packages::ensure(&[packages::POSTGRESQL, packages::REDIS])?;
-    let node_program = build_node()?;
+    let programs = Programs::build()?;
     let _lock = home.lock()?;
     let before = Cluster::read(home).ok();
     let secrets = SecretFiles::ensure(home)?;
     let count = before.as_ref().map_or(0, |cluster| cluster.regions.len()).max(args.regions.into());
     let regions = RegionLayout::first(count);
-    let site = Site { home, secrets: &secrets, regions: &regions, http: client::http()?, node_program };
+    let site = Site { home, secrets: &secrets, regions: &regions, http: client::http()?, programs };
     output::note(format_args!("starting a cluster in {}", home.path().display()));
     let sandbox = parts::sandbox(&site).await?;
     let mut started = Vec::new();
     for layout in &regions {
         started.push(parts::region(&site, layout).await?);
     }
+    let mut edges = Vec::new();
+    for layout in EdgeLayout::all() {
+        edges.push(edges::edge(&site, &layout).await?);
+    }
     let records_folder = home.part("records");
     std::fs::create_dir_all(&records_folder).with_context(|| format!("making {}", records_folder.display()))?;
-    let cluster = Cluster { regions: started, sandbox: Some(sandbox), key_ring_file: secrets.ring, records_folder };
+    let (sandbox, key_ring_file) = (Some(sandbox), secrets.ring.clone());
+    let cluster = Cluster { regions: started, edges, sandbox, key_ring_file, records_folder };
     cluster.write(home)?;
     if !args.no_demo {
         concert::ensure_demo(&cluster).await?;
@@ -71,21 +77,37 @@ fn report(context: &Context, cluster: &Cluster, no_demo: bool, was_there: bool) 
     Ok(())
 }
 
-/// Builds the region node in the profile that everything is built in, beside this program.
-fn build_node() -> Result<PathBuf> {
+/// Programs that a cluster runs, beside this one.
+struct Programs {
+    node: PathBuf,
+    edge: PathBuf,
+}
+
+impl Programs {
+    fn build() -> Result<Self> {
+        let mut built = build(&["region-node", "edge"])?.into_iter();
+        match (built.next(), built.next()) {
+            (Some(node), Some(edge)) => Ok(Self { node, edge }),
+            _ => bail!("cargo built too few programs"),
+        }
+    }
+}
+
+/// Builds programs of ours in the profile that everything is built in; they lie beside this program.
+pub fn build(names: &[&str]) -> Result<Vec<PathBuf>> {
     let us = std::env::current_exe().context("finding this program")?;
-    let program = us.with_file_name("region-node");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     // No `--package`: see `.cargo/config.toml` on features.
-    command.args(["build", "--release", "--bin", "region-node"]);
+    command.args(["build", "--release"]).args(names.iter().flat_map(|name| ["--bin", name]));
     command.current_dir(crate::cluster::home::source_root()).stdout(std::io::stderr());
     let status = command.status().context("running cargo")?;
     if !status.success() {
-        bail!("building the region node failed ({status}); see above");
+        bail!("building {} failed ({status}); see above", names.join(", "));
     }
-    if !program.exists() {
-        bail!("cargo built no {}: was CARGO_TARGET_DIR changed between building and running this?", program.display());
+    let programs: Vec<PathBuf> = names.iter().map(|name| us.with_file_name(name)).collect();
+    if let Some(missing) = programs.iter().find(|program| !program.exists()) {
+        bail!("cargo built no {}: was CARGO_TARGET_DIR changed between building and running this?", missing.display());
     }
-    Ok(program)
+    Ok(programs)
 }

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long a node may take: migrations and a first look at its queues included.
@@ -26,8 +26,8 @@ pub(super) struct Site<'a> {
     pub secrets: &'a SecretFiles,
     pub regions: &'a [RegionLayout],
     pub http: reqwest::Client,
-    /// The region node's program.
-    pub node_program: PathBuf,
+    /// Programs of ours, built.
+    pub programs: super::Programs,
 }
 
 /// PostgreSQL, Redis and node of one region.
@@ -61,9 +61,10 @@ pub(super) async fn sandbox(site: &Site<'_>) -> Result<Sandbox> {
 }
 
 /// Whether it ran already.
-struct Found(bool);
+pub(super) struct Found(bool);
 
-async fn step<T>(what: String, at: SocketAddr, work: impl Future<Output = Result<(T, Found)>>) -> Result<T> {
+/// Shows one part's start as it goes.
+pub(super) async fn step<T>(what: String, at: SocketAddr, work: impl Future<Output = Result<(T, Found)>>) -> Result<T> {
     let step = Step::begin(format!("{what} at {at}"));
     match work.await {
         Ok((value, Found(found))) => {
@@ -148,7 +149,7 @@ async fn node(
     }
     std::fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
     let args = vec!["--config".into(), config.into()];
-    let program = site.node_program.clone();
+    let program = site.programs.node.clone();
     let ready = format!("http://{}/readyz", layout.public());
     program_part(site, folder, "node", &program, args, &[layout.public(), layout.admin()], &ready).await
 }
@@ -181,7 +182,7 @@ async fn start_sandbox(site: &Site<'_>) -> Result<((), Found)> {
 }
 
 /// Starts a program of ours unless it runs, and waits until its health address answers with 200.
-async fn program_part(
+pub(super) async fn program_part(
     site: &Site<'_>,
     folder: &Path,
     name: &str,
