@@ -19,7 +19,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// The content of `cluster.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cluster {
     /// Regions, in the order in which they were started.
     pub regions: Vec<Region>,
@@ -35,7 +35,7 @@ pub struct Cluster {
 }
 
 /// One region.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Region {
     /// Its name.
     pub region: RegionName,
@@ -43,6 +43,9 @@ pub struct Region {
     pub public: String,
     /// Base URL for operators.
     pub admin: String,
+    /// Where it stands on earth, for the edges: latitude and longitude in degrees.
+    #[serde(default)]
+    pub position: Option<[f64; 2]>,
     /// File with the operators' bearer token.
     pub operator_token_file: PathBuf,
     /// File with the door's bearer token.

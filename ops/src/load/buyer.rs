@@ -4,6 +4,7 @@
 //! a call only where the contract says that this is safe, and always with the same request id.
 
 use super::client::{CallError, Joined, Phone, Reservation, Wish};
+use super::compass::Compass;
 use super::journal::{Journal, Record};
 use super::plan::{Behaviour, User};
 use super::tally::{Outcome, Tally};
@@ -23,6 +24,8 @@ pub struct Scene {
     pub tiers: Vec<String>,
     /// One per region, in the order of the crowd's spread.
     pub phones: Vec<Phone>,
+    /// Finds a buyer's region by name, where the plan is not to say.
+    pub compass: Option<Compass>,
     /// Start of the crowd's time.
     pub started: Instant,
     /// When everybody goes home.
@@ -38,6 +41,8 @@ pub struct Scene {
 /// First wait before a repeated call, doubled up to the cap.
 const BACKOFF: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// One in so many of those who find their region by name goes on at another one: answers change, and are kept too long.
+const WANDERS: u64 = 5;
 
 struct Buyer<'a> {
     user: &'a User,
@@ -83,21 +88,42 @@ pub async fn live(scene: Arc<Scene>, user: User) {
 }
 
 async fn evening(scene: &Scene, user: &User) -> Result<Outcome, CallError> {
-    let phone = &scene.phones[user.region];
     let patience = Patience { backoff: BACKOFF, draws: SmallRng::seed_from_u64(user.seed) };
-    let mut buyer = Buyer { user, scene, phone, session: String::new(), patience };
-    let session = insist!(buyer, phone.session())?;
-    buyer.session = session.session;
-    let joined = buyer.join(&session.user_id).await?;
-    if buyer.user.behaviour == Behaviour::Cancels && buyer.patience.draws.random_bool(0.5) {
-        let gone = buyer.cancel(&joined.reservation).await?;
-        return buyer.ended(gone);
+    let mut buyer = Buyer { user, scene, phone: &scene.phones[user.region], session: String::new(), patience };
+    let named = match &scene.compass {
+        Some(compass) => Some((compass, insist!(buyer, compass.find(user.seed))?)),
+        None => None,
+    };
+    if let Some((_, region)) = named {
+        buyer.phone = &scene.phones[region];
     }
-    let ended = buyer.wait_and_act(joined).await?;
-    buyer.ended(ended)
+    let session = insist!(buyer, buyer.phone.session())?;
+    buyer.session = session.session;
+    if let Some((compass, region)) = named {
+        compass.arrived(region, &session.home_region)?;
+        if user.number.is_multiple_of(WANDERS) && scene.phones.len() > 1 {
+            buyer.phone = &scene.phones[(region + 1) % scene.phones.len()];
+            compass.wandered();
+        }
+    }
+    buyer.buys(&session.user_id, &session.home_region).await
 }
 
 impl Buyer<'_> {
+    /// From the join to the end.
+    async fn buys(&mut self, user_id: &str, home: &str) -> Result<Outcome, CallError> {
+        let joined = self.join(user_id).await?;
+        if joined.region != home {
+            return Err(CallError::Broken(format!("a session of {home} got a place in {}", joined.region)));
+        }
+        if self.user.behaviour == Behaviour::Cancels && self.patience.draws.random_bool(0.5) {
+            let gone = self.cancel(&joined.reservation).await?;
+            return self.ended(gone);
+        }
+        let ended = self.wait_and_act(joined).await?;
+        self.ended(ended)
+    }
+
     async fn join(&mut self, user_id: &str) -> Result<Joined, CallError> {
         let (user, scene) = (self.user, self.scene);
         let wish = Wish {

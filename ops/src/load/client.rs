@@ -76,6 +76,8 @@ pub struct Session {
     pub session: String,
     /// Who this is.
     pub user_id: String,
+    /// The region where this buyer's places lie.
+    pub home_region: String,
 }
 
 /// Answer to a join.
@@ -87,6 +89,8 @@ pub struct Joined {
     pub status: String,
     /// When to ask again, milliseconds; none in a final state.
     pub poll_after_ms: Option<u64>,
+    /// The region that it lies in.
+    pub region: String,
 }
 
 /// A reservation as polled.

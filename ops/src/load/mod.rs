@@ -5,6 +5,8 @@
 pub mod buyer;
 pub mod client;
 pub mod command;
+pub mod compass;
+pub mod homes;
 pub mod journal;
 pub mod plan;
 pub mod tally;
@@ -12,6 +14,7 @@ pub mod tally;
 use anyhow::{Context, Result, bail};
 use buyer::Scene;
 use client::Phone;
+use compass::{Compass, ViaDns};
 use indicatif::{ProgressBar, ProgressStyle};
 use journal::Journal;
 use plan::{Crowd, Curve};
@@ -30,6 +33,15 @@ pub struct Target {
     pub sandbox: Option<String>,
     /// Folder for the crowd's record.
     pub records: PathBuf,
+    /// The name servers that `--via dns` asks.
+    pub dns: Option<ViaDns>,
+}
+
+/// How buyers learn which region to go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Via {
+    /// From the edges, each buyer as from a network of some country
+    Dns,
 }
 
 /// What the crowd is like, as given on the command line.
@@ -47,6 +59,9 @@ pub struct Options {
     /// How the buyers spread over regions, such as east=8,west=1 (default: evenly)
     #[arg(long)]
     pub spread: Option<String>,
+    /// How they find their region, instead of by `--spread`
+    #[arg(long, value_enum, conflicts_with = "spread")]
+    pub via: Option<Via>,
     /// Time over which they arrive
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub over: Duration,
@@ -90,7 +105,9 @@ pub struct Done {
 impl Done {
     /// The report, once the books were looked at.
     pub fn report(&self, users: u64, books_ok: bool) -> Report {
-        self.scene.tally.report(users, self.elapsed, if books_ok { "ok" } else { "broken" })
+        let mut report = self.scene.tally.report(users, self.elapsed, if books_ok { "ok" } else { "broken" });
+        report.via_dns = self.scene.compass.as_ref().map(Compass::found);
+        report
     }
 }
 
@@ -99,6 +116,11 @@ pub async fn run(target: &Target, options: &Options, progress: bool) -> Result<D
     if options.lapse + options.cancel > 1.0 {
         bail!("--lapse and --cancel together are more than 1");
     }
+    let compass = match (options.via, &target.dns) {
+        (None, _) => None,
+        (Some(Via::Dns), Some(via)) => Some(Compass::new(via.clone())),
+        (Some(Via::Dns), None) => bail!("this cluster has no edge to ask, or a region without a place on the map"),
+    };
     let http = http_client()?;
     let shown = concert(&http, target, &options.concert).await?;
     let crowd = Crowd {
@@ -121,6 +143,7 @@ pub async fn run(target: &Target, options: &Options, progress: bool) -> Result<D
         concert: options.concert.clone(),
         tiers: shown.tiers.into_iter().map(|tier| tier.tier).collect(),
         phones,
+        compass,
         started,
         until: started + options.until,
         poll_every: options.poll_every,

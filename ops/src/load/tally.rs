@@ -1,6 +1,7 @@
 //! Counts and latencies of a crowd, and the report that `ops load` prints.
 
 use super::client::{CallError, Reservation};
+use super::compass::Found;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -125,6 +126,7 @@ impl Tally {
             },
             elapsed_ms: elapsed.as_millis() as u64,
             books,
+            via_dns: None,
         }
     }
 }
@@ -164,6 +166,9 @@ pub struct Report {
     pub elapsed_ms: u64,
     /// `ok` or `broken`, as `verify` finds them after the crowd.
     pub books: &'static str,
+    /// Where people landed who found their region by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via_dns: Option<Found>,
 }
 
 /// Quantiles in milliseconds.

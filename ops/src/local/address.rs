@@ -12,6 +12,13 @@ pub fn own_address() -> Ipv4Addr {
     Ipv4Addr::new(127, 64 | (high & 0x3f), middle, low)
 }
 
+/// Three addresses that belong to this process alone, one for each of several machines that it stands for. The first is
+/// [`own_address`].
+pub fn own_addresses() -> [Ipv4Addr; 3] {
+    let [_, second, third, fourth] = own_address().octets();
+    [64, 128, 192].map(|block| Ipv4Addr::new(127, block | (second & 0x3f), third, fourth))
+}
+
 /// A port that was free on `address` a moment ago.
 pub fn free_port(address: Ipv4Addr) -> Result<u16, LocalError> {
     let listener = TcpListener::bind((address, 0)).map_err(LocalError::io(format!("binding a port on {address}")))?;
@@ -28,5 +35,8 @@ mod tests {
         assert!(address.is_loopback());
         assert!((64..128).contains(&address.octets()[1]));
         assert!(free_port(address).unwrap() > 0);
+        let [first, second, third] = own_addresses();
+        assert!(first == address && first != second && second != third && first != third);
+        assert!([second, third].iter().all(|other| other.is_loopback() && other.octets()[1] >= 128));
     }
 }

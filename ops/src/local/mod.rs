@@ -17,7 +17,7 @@ mod schemathesis;
 pub mod testing;
 pub mod user;
 
-pub use address::{free_port, own_address};
+pub use address::{free_port, own_address, own_addresses};
 pub use places::{OwnFolder, make_place, remove_place};
 pub use postgres::{Postgres, PostgresSpec, Purpose};
 pub use process::Lifetime;

@@ -4,8 +4,10 @@
 //! One task owns a [`Stage`]; what it hands out (addresses, clients, the key ring) may be used by any number of tasks.
 //! Killing and starting again are methods, so that a test reads as the story that it tells.
 
+mod edge;
 mod node;
 
+pub use edge::{EdgeNode, EdgeSpec};
 pub use node::{Node, program};
 
 use crate::cluster::home::Home;
@@ -39,6 +41,14 @@ pub struct Spec {
     pub purpose: Purpose,
     /// The sandbox provider, as its faults begin.
     pub processing: Duration,
+    /// The region's name.
+    pub region: &'static str,
+    /// Where the first node's buyers reach it; a free port of our own when absent.
+    pub public: Option<SocketAddr>,
+    /// Names and public addresses of other regions, which calls of theirs are passed on to.
+    pub peers: Vec<(RegionName, SocketAddr)>,
+    /// Folder with secrets of another stage, so that each accepts the other's sessions.
+    pub secrets_of: Option<PathBuf>,
 }
 
 impl Default for Spec {
@@ -48,6 +58,10 @@ impl Default for Spec {
             worker_threads: None,
             purpose: Purpose::Tests,
             processing: Duration::from_secs(1),
+            region: "east",
+            public: None,
+            peers: Vec::new(),
+            secrets_of: None,
         }
     }
 }
@@ -79,13 +93,17 @@ impl Stage {
         let folder = testing::own_folder("stage")?;
         let home = Home::new(Some(folder.path().to_owned()))?;
         home.make()?;
+        if let Some(folder) = &spec.secrets_of {
+            copy_secrets(folder, &home)?;
+        }
         let secrets = SecretFiles::ensure(&home)?;
         let (postgres, postgres_access) = start_postgres(&home, spec.purpose).await?;
         let (redis, redis_access) = start_redis(&home).await?;
-        let region = RegionName::new("east")?;
+        let region = RegionName::new(spec.region)?;
         let mut addresses = Vec::new();
-        for _ in &spec.nodes {
-            addresses.push((free_address()?, free_address()?));
+        for number in 0..spec.nodes.len() {
+            let named = spec.public.filter(|_| number == 0);
+            addresses.push((named.map_or_else(free_address, Ok)?, free_address()?));
         }
         let sandbox_stop = CancellationToken::new();
         let webhooks = addresses.iter().map(|(public, _)| *public).take(1).collect();
@@ -105,7 +123,7 @@ impl Stage {
             _folder: folder,
         };
         for (number, (roles, (public, admin))) in spec.nodes.iter().zip(addresses).enumerate() {
-            let config = stage.write_config(number, roles, spec.worker_threads, public, admin)?;
+            let config = stage.write_config(&spec, number, roles, (public, admin))?;
             stage.nodes.push(Node::start(number, config, public, admin, &[])?);
         }
         stage.ready().await?;
@@ -114,11 +132,10 @@ impl Stage {
 
     fn write_config(
         &self,
+        spec: &Spec,
         number: usize,
         roles: &[&str],
-        worker_threads: Option<usize>,
-        public: SocketAddr,
-        admin: SocketAddr,
+        (public, admin): (SocketAddr, SocketAddr),
     ) -> Result<PathBuf> {
         let folder = self.home.part(&format!("node-{number}"));
         let state_dir = folder.join("state");
@@ -127,14 +144,14 @@ impl Stage {
             region: &self.region,
             state_dir: &state_dir,
             roles,
-            worker_threads,
+            worker_threads: spec.worker_threads,
             public,
             admin,
             postgres: &self.postgres_access,
             redis: &self.redis_access,
             secrets: &self.secrets,
             sandbox_url: &self.sandbox_url,
-            peers: &[],
+            peers: &spec.peers,
         };
         let file = folder.join("node.toml");
         std::fs::write(&file, config.text()?).with_context(|| format!("writing {}", file.display()))?;
@@ -266,6 +283,7 @@ impl Stage {
             regions: nodes.map(|node| (format!("node-{}", node.number), format!("http://{}", node.public))).collect(),
             sandbox: Some(self.sandbox_url.clone()),
             records: self.records(),
+            dns: None,
         }
     }
 
@@ -335,6 +353,18 @@ impl Drop for Stage {
     fn drop(&mut self) {
         self.sandbox_stop.cancel();
     }
+}
+
+/// Takes over the secrets that regions share.
+fn copy_secrets(from: &Path, home: &Home) -> Result<()> {
+    for entry in std::fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
+        let file = entry?.path();
+        // Passwords are of one region's servers.
+        if let Some(name) = file.file_name().filter(|name| !name.to_string_lossy().ends_with("-password")) {
+            write_once(&home.secrets().join(name), &std::fs::read_to_string(&file)?)?;
+        }
+    }
+    Ok(())
 }
 
 fn free_address() -> Result<SocketAddr> {

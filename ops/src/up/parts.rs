@@ -41,6 +41,7 @@ pub(super) async fn region(site: &Site<'_>, layout: &RegionLayout) -> Result<Reg
         region: layout.region.clone(),
         public: format!("http://{}", layout.public()),
         admin: format!("http://{}", layout.admin()),
+        position: Some(layout.position),
         operator_token_file: site.secrets.operator_token.clone(),
         door_token_file: site.secrets.door_token.clone(),
         ticket_public_key_file: site.secrets.ticket_public_key.clone(),
