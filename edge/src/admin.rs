@@ -24,7 +24,7 @@ use crate::choice::{Client, explain};
 use crate::config::Config;
 use crate::haproxy::HaproxyError;
 use crate::limits::ADMIN_BODY_MAX_BYTES;
-use crate::live::{BoardHandle, Report, WatchError};
+use crate::live::{BoardHandle, Door, Report, WatchError};
 use crate::net::Shared;
 use crate::server::{ReloadError, Reloader};
 
@@ -39,6 +39,8 @@ pub struct Admin {
     pub board: BoardHandle,
     /// Reads the configuration again.
     pub reloader: Arc<Reloader>,
+    /// Keeps HAProxy in step.
+    pub door: Arc<Door>,
     /// Metrics, when this process has a recorder.
     pub metrics: Option<PrometheusHandle>,
 }
@@ -223,6 +225,7 @@ async fn status(State(admin): State<Admin>) -> Answer {
         "zone": snapshot.zone.apex().to_string(),
         "geo": snapshot.geo.describe(),
         "last_reload_error": admin.reloader.last_error(),
+        "haproxy_trouble": admin.door.trouble(),
         "regions": admin.board.views().await?,
     });
     Ok(with_origin(&admin, body))

@@ -420,7 +420,9 @@ impl Config {
         config.health.ca_file.iter_mut().for_each(absolute);
         config.answers.cookie_secret_file.iter_mut().for_each(absolute);
         config.regions.iter_mut().filter_map(|r| r.status_token_file.as_mut()).for_each(absolute);
-        config.haproxy.certificate.iter_mut().for_each(absolute);
+        let haproxy = &mut config.haproxy;
+        let paths = [&mut haproxy.certificate, &mut haproxy.socket, &mut haproxy.file, &mut haproxy.master_socket];
+        paths.into_iter().flatten().for_each(absolute);
         Ok(config)
     }
 }

@@ -37,6 +37,12 @@ pub struct HaproxyConfig {
     pub slow_start_ms: u32,
     /// HAProxy's own socket, for server states.
     pub socket: Option<PathBuf>,
+    /// The region whose HAProxy on this machine the running edge keeps in step: its file and its servers' states.
+    pub region: Option<String>,
+    /// HAProxy's file, which the running edge writes whenever the region's nodes or a setting here change.
+    pub file: Option<PathBuf>,
+    /// Socket of HAProxy's master process (`haproxy -W -S …`), which is told to read the file again.
+    pub master_socket: Option<PathBuf>,
 }
 
 impl Default for HaproxyConfig {
@@ -51,6 +57,9 @@ impl Default for HaproxyConfig {
             client_connections_max: 1_000,
             slow_start_ms: 20_000,
             socket: None,
+            region: None,
+            file: None,
+            master_socket: None,
         }
     }
 }
@@ -72,6 +81,9 @@ pub enum HaproxyError {
     Refused(String),
 }
 
+/// Groups that every node stands in: for joins and pages, for calls about a reservation, for joins when nobody is ready.
+const GROUPS: [&str; 3] = ["nodes", "reservations", "living"];
+
 /// What a server of HAProxy's is told to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerState {
@@ -87,7 +99,7 @@ impl HaproxyConfig {
     /// # Errors
     /// [`HaproxyError::Value`].
     pub fn check(&self, regions: &[RegionConfig]) -> Result<(), HaproxyError> {
-        let paths = self.certificate.iter().chain(self.socket.iter());
+        let paths = [&self.certificate, &self.socket, &self.file, &self.master_socket].into_iter().flatten();
         for path in paths {
             let text = path.to_string_lossy();
             if text.chars().any(|c| c.is_whitespace() || c.is_control() || "\"'\\#".contains(c)) {
@@ -96,6 +108,12 @@ impl HaproxyConfig {
         }
         if self.port == 0 || self.connections_max == 0 || self.node_requests_max == 0 {
             return Err(HaproxyError::Value("port, connections_max and node_requests_max are above 0".to_owned()));
+        }
+        if let Some(name) = &self.region {
+            let nodes = regions.iter().find(|r| r.name == *name).map(|r| r.nodes.len());
+            if nodes.unwrap_or(0) == 0 {
+                return Err(HaproxyError::NoNodes(name.clone()));
+            }
         }
         for region in regions {
             let own_door = |node: &&SocketAddr| node.port() == self.port && region.addresses.contains(&node.ip());
@@ -116,9 +134,17 @@ impl HaproxyConfig {
         }
         let mut text = String::new();
         self.write_front(&mut text, region);
-        // Joins and pages: to whoever has the fewest requests. Polls of a reservation: always to one node, which counts them.
-        self.write_back(&mut text, "nodes", "balance leastconn", region);
-        self.write_back(&mut text, "reservations", "balance hash path,field(4,/)\n    hash-type consistent", region);
+        // Joins and pages: to whoever is ready and has the fewest requests; where none is, to one that lives, which says
+        // what is missing. Polls and payments of a reservation: always to one node, which counts them, and which need not
+        // be ready for joins (with Redis down, people must still be able to pay).
+        let groups = [
+            (GROUPS[0], "balance leastconn", "/readyz"),
+            (GROUPS[1], "balance hash path,field(4,/)\n    hash-type consistent", "/healthz"),
+            (GROUPS[2], "balance leastconn", "/healthz"),
+        ];
+        for (name, balance, check) in groups {
+            self.write_back(&mut text, (name, balance, check), region);
+        }
         Ok(text)
     }
 
@@ -164,13 +190,14 @@ frontend public
     http-request disable-l7-retry if METH_POST
     http-request del-header x-forwarded-for
     use_backend reservations if {{ path_beg /v1/reservations/ }}
+    use_backend living if {{ nbsrv(nodes) eq 0 }}
     default_backend nodes
 ",
             name = region.name,
         );
     }
 
-    fn write_back(&self, text: &mut String, name: &str, balance: &str, region: &RegionConfig) {
+    fn write_back(&self, text: &mut String, (name, balance, check): (&str, &str, &str), region: &RegionConfig) {
         let Self { node_requests_max, slow_start_ms, .. } = self;
         let _ = write!(
             text,
@@ -178,7 +205,7 @@ frontend public
 backend {name}
     {balance}
     option httpchk
-    http-check send meth GET uri /readyz hdr host {region}
+    http-check send meth GET uri {check} hdr host {region}
     http-check expect status 200
     default-server check inter 1s fastinter 250ms downinter 1s fall 3 rise 2 slowstart {slow_start_ms}ms maxconn {node_requests_max} on-marked-down shutdown-sessions
 ",
@@ -204,7 +231,7 @@ pub fn check_with_haproxy(file: &Path) -> Result<(), HaproxyError> {
     }
 }
 
-/// Tells a running HAProxy what state a server is to be in, in both of its groups. `node` counts from 1.
+/// Tells a running HAProxy what state a server is to be in, in all of its groups. `node` counts from 1.
 ///
 /// # Errors
 /// [`HaproxyError::Io`] when the socket cannot be reached, [`HaproxyError::Refused`] with HAProxy's words.
@@ -213,7 +240,7 @@ pub fn set_server_state(socket: &Path, node: usize, state: ServerState) -> Resul
         ServerState::Ready => "ready",
         ServerState::Drain => "drain",
     };
-    for group in ["nodes", "reservations"] {
+    for group in GROUPS {
         let said = ask(socket, &format!("set server {group}/node{node} state {word}\n"))
             .map_err(|e| HaproxyError::Io(socket.display().to_string(), e))?;
         if !said.trim().is_empty() {
@@ -234,6 +261,15 @@ pub fn server_states(socket: &Path) -> Result<Vec<(String, String, String)>, Hap
         Some((fields.next()?.to_owned(), fields.next()?.to_owned(), fields.nth(15)?.to_owned()))
     };
     Ok(csv.lines().filter(|l| !l.starts_with('#')).filter_map(line).collect())
+}
+
+/// Tells HAProxy's master process to read its file again; connections under way are finished by the old workers.
+///
+/// # Errors
+/// [`HaproxyError::Io`] when the socket cannot be reached.
+pub fn reload(master_socket: &Path) -> Result<(), HaproxyError> {
+    // The master closes the connection when it begins anew, so what it says tells nothing.
+    ask(master_socket, "reload\n").map(drop).map_err(|e| HaproxyError::Io(master_socket.display().to_string(), e))
 }
 
 fn ask(socket: &Path, command: &str) -> std::io::Result<String> {

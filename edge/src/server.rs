@@ -19,7 +19,7 @@ use crate::choice::{Policy, PolicyError, RegionIdx};
 use crate::config::{Config, ConfigError};
 use crate::dns::RateLimiter;
 use crate::limits::RATE_SLOTS;
-use crate::live::{Board, BoardHandle, DrainError, Drains, WatchError, spawn_watch};
+use crate::live::{Board, BoardHandle, Door, DrainError, Drains, WatchError, spawn_watch};
 use crate::net::{Shared, TcpService, UdpService};
 use crate::snapshot::{BuildError, Snapshot};
 
@@ -226,9 +226,12 @@ impl Edge {
         let state = Mutex::new(State { config: Arc::new(config), token, last_error: None });
         let reloader =
             Arc::new(Reloader { path: path.to_owned(), secret, state, one_at_a_time: tokio::sync::Mutex::default() });
+        let door = Arc::new(Door::default());
+        let current = reloader.clone();
+        tasks.spawn(door.clone().run(move || current.config(), stop.clone()));
         let admin = admin_listener.local_addr().map_err(|e| StartError::Io("admin".to_owned(), e))?;
         let node: Arc<str> = dns.first().map_or_else(String::new, ToString::to_string).into();
-        let service = router(Admin { node, shared, board: board.clone(), reloader: reloader.clone(), metrics });
+        let service = router(Admin { node, shared, board: board.clone(), reloader: reloader.clone(), door, metrics });
         tasks.spawn(serve_admin(admin_listener, service, stop.clone()));
         Ok(Self { dns, admin, reloader, board, udp, stop, tasks })
     }

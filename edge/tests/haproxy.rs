@@ -42,7 +42,8 @@ impl Node {
             count.fetch_add(1, Ordering::Relaxed);
             async move { request.uri().path().to_owned() }
         };
-        let router = Router::new().route("/readyz", get(readyz)).fallback(serve);
+        let alive = get(|| async { "alive" });
+        let router = Router::new().route("/readyz", get(readyz)).route("/healthz", alive).fallback(serve);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -109,7 +110,7 @@ impl Setup {
         }
     }
 
-    /// States of a node in both groups.
+    /// States of a node in all groups.
     fn states(&self, node: usize) -> Vec<String> {
         let all = server_states(self.config.socket.as_deref().unwrap()).unwrap();
         all.into_iter().filter(|(_, server, _)| *server == format!("node{node}")).map(|(_, _, state)| state).collect()
@@ -146,7 +147,7 @@ async fn polls_of_a_reservation_go_to_one_node_and_move_when_it_is_not_ready() {
         .until("both up", || async { [setup.states(1), setup.states(2)].concat() }, |s| s.iter().all(|s| s == "UP"))
         .await;
     let served = || [first.served.load(Ordering::Relaxed), second.served.load(Ordering::Relaxed)];
-    let mut used = [0, 0];
+    let mut used = [0u64, 0];
     for reservation in 0..20 {
         let before = served();
         for suffix in ["", "/events", "/payment"] {
@@ -158,13 +159,26 @@ async fn polls_of_a_reservation_go_to_one_node_and_move_when_it_is_not_ready() {
         used[usize::from(counts[1] == 3)] += 1;
     }
     assert!(used[0] > 2 && used[1] > 2, "{used:?}");
+    // Not ready for joins: they go elsewhere, while people with a reservation are still served where they are known.
     first.ready.store(false, Ordering::Relaxed);
-    setup.until("out", || async { setup.states(1) }, |s| s.iter().all(|s| s.starts_with("DOWN"))).await;
+    let of_joins = || async { setup.states(1) };
+    setup.until("out", of_joins, |s| s.iter().filter(|s| s.starts_with("DOWN")).count() == 1).await;
+    let before = served();
+    for reservation in 0..20 {
+        assert_eq!(setup.get(&format!("/v1/reservations/r{reservation}")).await, 200);
+        assert_eq!(setup.get("/v1/concerts").await, 200);
+    }
+    let polls = used[0];
+    assert_eq!(served()[0] - before[0], polls, "its reservations, and nothing else");
+    second.ready.store(false, Ordering::Relaxed);
+    setup.until("both out", || async { setup.states(2) }, |s| s.iter().any(|s| s.starts_with("DOWN"))).await;
+    assert_eq!(setup.get("/v1/concerts").await, 200, "nobody is ready: a living one says what is missing");
+    set_server_state(setup.config.socket.as_ref().unwrap(), 1, ServerState::Drain).unwrap();
     let before = served();
     for reservation in 0..20 {
         assert_eq!(setup.get(&format!("/v1/reservations/r{reservation}")).await, 200);
     }
-    assert_eq!(served()[0], before[0]);
+    assert_eq!(served()[0], before[0], "drained, it gets nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -259,7 +259,8 @@ impl Owner {
     }
 }
 
-fn client(config: &HealthConfig) -> Result<Client, WatchError> {
+/// A client for checks, with the operator's limits.
+pub(super) fn client(config: &HealthConfig) -> Result<Client, WatchError> {
     let wrong = |e: &dyn std::fmt::Display| WatchError::Client(e.to_string());
     // The library needs one process-wide choice; a second one is refused, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -334,7 +335,8 @@ impl Check {
     }
 }
 
-async fn read_bounded(mut answer: reqwest::Response) -> Result<Vec<u8>, String> {
+/// A body of sane size.
+pub(super) async fn read_bounded(mut answer: reqwest::Response) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(|e| plain(&e))? {
         body.extend_from_slice(&chunk);

@@ -13,7 +13,7 @@ pub use node::{Node, program};
 use crate::cluster::home::Home;
 use crate::cluster::node_config::{ALL_ROLES, NodeConfig};
 use crate::cluster::secrets::{SecretFiles, server_password, write_once};
-use crate::cluster::{PostgresAccess, RedisAccess, client, read_secret};
+use crate::cluster::{self, PostgresAccess, RedisAccess, client, read_secret};
 use crate::local::{OwnFolder, Postgres, Purpose, Redis, free_port, own_address, testing};
 use crate::sandbox::SandboxConfig;
 use crate::verify::books::AdminAccess;
@@ -49,6 +49,8 @@ pub struct Spec {
     pub peers: Vec<(RegionName, SocketAddr)>,
     /// Folder with secrets of another stage, so that each accepts the other's sessions.
     pub secrets_of: Option<PathBuf>,
+    /// Payment provider of another stage, in place of one of our own.
+    pub sandbox_url: Option<String>,
 }
 
 impl Default for Spec {
@@ -62,6 +64,7 @@ impl Default for Spec {
             public: None,
             peers: Vec::new(),
             secrets_of: None,
+            sandbox_url: None,
         }
     }
 }
@@ -107,7 +110,10 @@ impl Stage {
         }
         let sandbox_stop = CancellationToken::new();
         let webhooks = addresses.iter().map(|(public, _)| *public).take(1).collect();
-        let sandbox_url = start_sandbox(&secrets, webhooks, spec.processing, sandbox_stop.clone()).await?;
+        let sandbox_url = match &spec.sandbox_url {
+            Some(url) => url.clone(),
+            None => start_sandbox(&secrets, webhooks, spec.processing, sandbox_stop.clone()).await?,
+        };
         let mut stage = Stage {
             redis,
             postgres,
@@ -174,6 +180,23 @@ impl Stage {
     /// Its name.
     pub fn region(&self) -> RegionName {
         self.region.clone()
+    }
+
+    /// The region as `cluster.json` describes one, by its first node.
+    pub fn described(&self, position: Option<[f64; 2]>) -> cluster::Region {
+        let (node, secrets) = (&self.nodes[0], &self.secrets);
+        cluster::Region {
+            region: self.region.clone(),
+            public: format!("http://{}", node.public),
+            admin: format!("http://{}", node.admin),
+            position,
+            operator_token_file: secrets.operator_token.clone(),
+            door_token_file: secrets.door_token.clone(),
+            ticket_public_key_file: secrets.ticket_public_key.clone(),
+            postgres: self.postgres_access.clone(),
+            redis: self.redis_access.clone(),
+            node_folder: node.folder().to_owned(),
+        }
     }
 
     /// A client without limits on what it may be used for.

@@ -60,7 +60,8 @@ impl Node {
         Ok(())
     }
 
-    fn folder(&self) -> &Path {
+    /// Its folder: configuration, log, state.
+    pub fn folder(&self) -> &Path {
         self.config.parent().unwrap_or(Path::new("/"))
     }
 

@@ -24,6 +24,7 @@ pub(crate) fn crowd(users: u64, double: f64) -> Options {
         users,
         seed: 7,
         spread: None,
+        via: None,
         over: Duration::from_secs(4),
         curve: Curve::Flat,
         lapse: 0.1,

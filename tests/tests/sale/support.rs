@@ -14,6 +14,7 @@ pub(crate) fn crowd(concert: &str, users: u64, over: Duration) -> Options {
         users,
         seed: users,
         spread: None,
+        via: None,
         over,
         curve: Curve::Spike,
         lapse: 0.1,
