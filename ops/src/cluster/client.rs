@@ -65,17 +65,19 @@ pub async fn answer<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Re
     let status = response.status();
     let body = response.bytes().await.map_err(unreachable)?;
     if !status.is_success() {
-        let said = serde_json::from_slice::<Problem>(&body).map_or_else(
-            |_| String::from_utf8_lossy(&body).chars().take(300).collect::<String>(),
-            |problem| problem.detail,
-        );
-        return Err(anyhow!("{place}: {status}: {said}"));
+        return Err(anyhow!("{place}: {status}: {}", said(&body)));
     }
     serde_json::from_slice(&body).map_err(|error| anyhow!("{place}: the answer is not what was expected: {error}"))
 }
 
+/// What a server says in an answer that is not a good one.
+pub(super) fn said(body: &[u8]) -> String {
+    serde_json::from_slice::<Problem>(body)
+        .map_or_else(|_| String::from_utf8_lossy(body).chars().take(300).collect::<String>(), |problem| problem.detail)
+}
+
 /// An error's innermost cause, which is what a person needs ("connection refused").
-fn why(error: &reqwest::Error) -> String {
+pub(crate) fn why(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;

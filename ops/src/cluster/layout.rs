@@ -18,6 +18,40 @@ pub const ZONE: &str = "tickets.example";
 /// Where each of [`REGIONS`] stands for the choice by distance, in degrees: Frankfurt, Virginia, São Paulo.
 const POSITIONS: [[f64; 2]; 3] = [[50.1, 8.7], [39.0, -77.5], [-23.5, -46.6]];
 
+/// Arbiters of a local cluster: three, so that one may die.
+const ARBITERS: std::ops::RangeInclusive<u8> = 1..=3;
+
+/// Where one arbiter listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArbiterLayout {
+    /// Its raft id.
+    pub id: u64,
+    /// Its address.
+    pub address: Ipv4Addr,
+}
+
+impl ArbiterLayout {
+    /// All of them.
+    pub fn all() -> Vec<Self> {
+        ARBITERS.map(|id| Self { id: id.into(), address: Ipv4Addr::new(127, 0, 20 + id, 1) }).collect()
+    }
+
+    /// Its part of the state folder, and the name in its certificate.
+    pub fn name(&self) -> String {
+        format!("arbiter-{}", self.id)
+    }
+
+    /// For regions, arbiters and operators' programs.
+    pub fn machines(&self) -> SocketAddr {
+        (self.address, 7400).into()
+    }
+
+    /// For people.
+    pub fn people(&self) -> SocketAddr {
+        (self.address, 9080).into()
+    }
+}
+
 /// Where one edge listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EdgeLayout {
@@ -111,5 +145,15 @@ mod tests {
         let edges: Vec<String> =
             EdgeLayout::all().iter().map(|edge| format!("{} {} {}", edge.edge, edge.dns(), edge.admin())).collect();
         assert_eq!(edges, ["edge-1 127.0.31.1:5353 127.0.31.1:9080", "edge-2 127.0.32.1:5353 127.0.32.1:9080"]);
+        let arbiters: Vec<String> =
+            ArbiterLayout::all().iter().map(|a| format!("{} {} {}", a.name(), a.machines(), a.people())).collect();
+        assert_eq!(
+            arbiters,
+            [
+                "arbiter-1 127.0.21.1:7400 127.0.21.1:9080",
+                "arbiter-2 127.0.22.1:7400 127.0.22.1:9080",
+                "arbiter-3 127.0.23.1:7400 127.0.23.1:9080"
+            ]
+        );
     }
 }

@@ -3,6 +3,9 @@
 //! Written by `up` alone, once everything is ready; read by every other command. Credentials are never in it, only the
 //! paths of the files that hold them.
 
+pub mod arbiter_config;
+pub mod arbiters;
+pub mod certificates;
 pub mod client;
 pub mod edge_config;
 pub mod home;
@@ -12,6 +15,7 @@ pub mod secrets;
 
 use crate::cli::Failure;
 use anyhow::{Context as _, Result};
+use certificates::TlsFiles;
 use home::Home;
 use region_api::RegionName;
 use serde::{Deserialize, Serialize};
@@ -26,6 +30,15 @@ pub struct Cluster {
     /// Name servers that send buyers to regions.
     #[serde(default)]
     pub edges: Vec<Edge>,
+    /// Arbiters; none where the region is standalone.
+    #[serde(default)]
+    pub arbiters: Vec<Arbiter>,
+    /// What an operator shows to the arbiters.
+    #[serde(default)]
+    pub operator_certificate: Option<TlsFiles>,
+    /// File with the operators' bearer token for the arbiters' port for people.
+    #[serde(default)]
+    pub people_token_file: Option<PathBuf>,
     /// The sandbox payment provider.
     pub sandbox: Option<Sandbox>,
     /// File with the key ring of ids and tokens, the same in every region.
@@ -75,6 +88,19 @@ pub struct Edge {
     pub operator_token_file: PathBuf,
     /// The edge's folder: configuration, log, state.
     pub folder: PathBuf,
+}
+
+/// One arbiter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arbiter {
+    /// Its raft id.
+    pub id: u64,
+    /// Base URL for machines, with mutual TLS.
+    pub address: String,
+    /// Base URL for people, with TLS and a bearer token.
+    pub people: String,
+    /// Its log and snapshots.
+    pub data_dir: PathBuf,
 }
 
 /// How to reach a region's database as the region does.

@@ -1,5 +1,6 @@
 //! The configuration file of a region node: of a local cluster's, and of those that tests, benches and drills start.
 
+use crate::cluster::certificates::TlsFiles;
 use crate::cluster::secrets::SecretFiles;
 use crate::cluster::{PostgresAccess, RedisAccess};
 use anyhow::Result;
@@ -37,6 +38,21 @@ pub struct NodeConfig<'a> {
     pub sandbox_url: &'a str,
     /// Names and public addresses of the other regions.
     pub peers: &'a [(RegionName, SocketAddr)],
+    /// How it reaches the arbiters; absent in a standalone region.
+    pub arbiter: Option<&'a ArbiterAccess>,
+}
+
+/// How a region reaches the arbiters, and who it is to them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ArbiterAccess {
+    /// Base URLs of all arbiters, for machines.
+    pub urls: Vec<String>,
+    /// The region's certificate.
+    #[serde(flatten)]
+    pub tls: TlsFiles,
+    /// How long it sells without having heard from them; the node's default when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autonomy_ms: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -52,6 +68,8 @@ struct File<'a> {
     redis: Redis<'a>,
     keys: Keys<'a>,
     payments: Payments<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arbiter: Option<&'a ArbiterAccess>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     peers: BTreeMap<&'a str, String>,
 }
@@ -128,6 +146,7 @@ impl NodeConfig<'_> {
                 secret_key_file: &secrets.payment_key,
                 webhook_secret_file: &secrets.webhook_secret,
             },
+            arbiter: self.arbiter,
             peers: self.peers.iter().map(|(region, public)| (region.as_str(), format!("http://{public}"))).collect(),
         };
         Ok(format!("# Written by `cargo ops`; changes are overwritten.\n{}", toml::to_string(&file)?))

@@ -9,6 +9,9 @@ pub(super) fn addresses(cluster: &Cluster) {
     for region in &cluster.regions {
         table.add_row([&format!("region {}", region.region), &region.public, &region.admin]);
     }
+    for arbiter in &cluster.arbiters {
+        table.add_row([&format!("arbiter {}", arbiter.id), &arbiter.address, &arbiter.people]);
+    }
     for edge in &cluster.edges {
         table.add_row([&format!("{}, DNS for {}", edge.edge, edge.zone), &edge.dns.to_string(), &edge.admin]);
     }

@@ -54,8 +54,16 @@ pub async fn run(context: &Context, args: Args) -> Result<()> {
     }
     let records_folder = home.part("records");
     std::fs::create_dir_all(&records_folder).with_context(|| format!("making {}", records_folder.display()))?;
-    let (sandbox, key_ring_file) = (Some(sandbox), secrets.ring.clone());
-    let cluster = Cluster { regions: started, edges, sandbox, key_ring_file, records_folder };
+    let cluster = Cluster {
+        regions: started,
+        edges,
+        arbiters: Vec::new(),
+        operator_certificate: None,
+        people_token_file: None,
+        sandbox: Some(sandbox),
+        key_ring_file: secrets.ring.clone(),
+        records_folder,
+    };
     cluster.write(home)?;
     if !args.no_demo {
         concert::ensure_demo(&cluster).await?;

@@ -140,6 +140,7 @@ async fn node(
         secrets: site.secrets,
         sandbox_url: &format!("http://{SANDBOX}"),
         peers: &peers,
+        arbiter: None,
     }
     .text()?;
     let changed = std::fs::read_to_string(&config).ok().as_deref() != Some(&text);

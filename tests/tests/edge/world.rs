@@ -81,6 +81,9 @@ impl World {
             control_token_file: secrets.sandbox_control_token.clone(),
         };
         Cluster {
+            arbiters: Vec::new(),
+            operator_certificate: None,
+            people_token_file: None,
             regions,
             edges: self.edges.iter().map(|node| node.edge.clone()).collect(),
             sandbox: Some(sandbox),
