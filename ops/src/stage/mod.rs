@@ -4,11 +4,19 @@
 //! One task owns a [`Stage`]; what it hands out (addresses, clients, the key ring) may be used by any number of tasks.
 //! Killing and starting again are methods, so that a test reads as the story that it tells.
 
+mod arbiter;
 mod edge;
 mod node;
+mod part;
+mod relay;
+mod sites;
 
+pub use arbiter::ArbiterPart;
 pub use edge::{EdgeNode, EdgeSpec};
-pub use node::{Node, program};
+pub use node::Node;
+pub use part::{Part, program};
+pub use relay::Relay;
+pub use sites::{Site, Sites, SitesSpec};
 
 use crate::cluster::home::Home;
 use crate::cluster::node_config::{ALL_ROLES, NodeConfig};
@@ -100,8 +108,8 @@ impl Stage {
             copy_secrets(folder, &home)?;
         }
         let secrets = SecretFiles::ensure(&home)?;
-        let (postgres, postgres_access) = start_postgres(&home, spec.purpose).await?;
-        let (redis, redis_access) = start_redis(&home).await?;
+        let (postgres, postgres_access) = start_postgres(&home, "postgres", spec.purpose).await?;
+        let (redis, redis_access) = start_redis(&home, "redis").await?;
         let region = RegionName::new(spec.region)?;
         let mut addresses = Vec::new();
         for number in 0..spec.nodes.len() {
@@ -158,6 +166,7 @@ impl Stage {
             secrets: &self.secrets,
             sandbox_url: &self.sandbox_url,
             peers: &spec.peers,
+            arbiter: None,
         };
         let file = folder.join("node.toml");
         std::fs::write(&file, config.text()?).with_context(|| format!("writing {}", file.display()))?;
@@ -316,19 +325,23 @@ impl Stage {
 
     /// The verdict over all that was sold here, every crowd's record and the provider's included.
     pub async fn verify(&self) -> Result<verify::Verdict> {
-        Ok(verify::audit(&self.evidence().await?))
+        verify::verdict(&self.http, &self.sources()?).await
     }
 
     /// What `verify` judges.
     pub async fn evidence(&self) -> Result<verify::Evidence> {
-        let sources = verify::Sources {
+        verify::gather(&self.http, &self.sources()?).await
+    }
+
+    fn sources(&self) -> Result<verify::Sources> {
+        Ok(verify::Sources {
             regions: vec![self.admin()?],
+            arbiters: None,
             provider: Some((self.sandbox_url.clone(), read_secret(&self.secrets.sandbox_control_token)?)),
             records: verify::records_in(&self.records())?,
             ring: self.ring()?,
             concert: None::<ConcertName>,
-        };
-        verify::gather(&self.http, sources).await
+        })
     }
 
     /// Sets the faults of the payment provider.
@@ -342,28 +355,7 @@ impl Stage {
     /// Waits until nothing is on its way any more: no hold, no refund to be asked for, no sale to be folded, no
     /// webhook to be worked on.
     pub async fn quiet(&self, most: Duration) -> Result<()> {
-        const LEFT: &str = "SELECT (SELECT count(*) FROM reservation WHERE state IN ('held', 'expiring')), \
-             (SELECT count(*) FROM refund WHERE done_at IS NULL), (SELECT count(*) FROM unfolded), \
-             (SELECT count(*) FROM webhook_event WHERE processed_at IS NULL), (SELECT count(*) FROM outbox)";
-        let sql = self.sql().await?;
-        let deadline = Instant::now() + most;
-        loop {
-            let row = sql.query_one(LEFT, &[]).await?;
-            let left: Vec<i64> = (0..row.len()).map(|column| row.get(column)).collect();
-            if left.iter().all(|count| *count == 0) {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                let holds = "SELECT coalesce(string_agg(concat_ws(' ', r.entry, r.state, r.extended, r.hold_expires_at, p.intent, \
-                     p.status, p.check_after), '; '), '') FROM reservation r LEFT JOIN payment p ON p.intent = r.intent \
-                     WHERE r.state IN ('held', 'expiring')";
-                let holds: String = sql.query_one(holds, &[]).await?.get(0);
-                bail!(
-                    "after {most:?}: {left:?} holds, refunds, sales to fold, webhooks and outbox rows are left: {holds}"
-                );
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        quiet(&self.sql().await?, most).await
     }
 
     /// Folder of everything.
@@ -390,22 +382,45 @@ fn copy_secrets(from: &Path, home: &Home) -> Result<()> {
     Ok(())
 }
 
+/// See [`Stage::quiet`]; of one database.
+async fn quiet(sql: &tokio_postgres::Client, most: Duration) -> Result<()> {
+    const LEFT: &str = "SELECT (SELECT count(*) FROM reservation WHERE state IN ('held', 'expiring')), \
+         (SELECT count(*) FROM refund WHERE done_at IS NULL), (SELECT count(*) FROM unfolded), \
+         (SELECT count(*) FROM webhook_event WHERE processed_at IS NULL), (SELECT count(*) FROM outbox)";
+    let deadline = Instant::now() + most;
+    loop {
+        let row = sql.query_one(LEFT, &[]).await?;
+        let left: Vec<i64> = (0..row.len()).map(|column| row.get(column)).collect();
+        if left.iter().all(|count| *count == 0) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let holds = "SELECT coalesce(string_agg(concat_ws(' ', r.entry, r.state, r.extended, r.hold_expires_at, p.intent, \
+                 p.status, p.check_after), '; '), '') FROM reservation r LEFT JOIN payment p ON p.intent = r.intent \
+                 WHERE r.state IN ('held', 'expiring')";
+            let holds: String = sql.query_one(holds, &[]).await?.get(0);
+            bail!("after {most:?}: {left:?} holds, refunds, sales to fold, webhooks and outbox rows are left: {holds}");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 fn free_address() -> Result<SocketAddr> {
     let address = own_address();
     Ok((address, free_port(address)?).into())
 }
 
-async fn start_postgres(home: &Home, purpose: Purpose) -> Result<(Postgres, PostgresAccess)> {
+async fn start_postgres(home: &Home, name: &str, purpose: Purpose) -> Result<(Postgres, PostgresAccess)> {
     let server = testing::own_postgres_for(purpose).await?;
-    let (password_file, password) = server_password(home, "postgres")?;
+    let (password_file, password) = server_password(home, name)?;
     let address = server.ensure_database(ROLE, &password, ROLE).await?;
     let (host, port, user, database) = (address.host, address.port, address.user, address.database);
     Ok((server, PostgresAccess { host, port, user, database, password_file }))
 }
 
-async fn start_redis(home: &Home) -> Result<(Redis, RedisAccess)> {
+async fn start_redis(home: &Home, name: &str) -> Result<(Redis, RedisAccess)> {
     let server = testing::redis().await?;
-    let password_file = home.secrets().join("redis-password");
+    let password_file = home.secrets().join(format!("{name}-password"));
     write_once(&password_file, server.password())?;
     let url = server.url();
     Ok((server, RedisAccess { url, password_file }))
