@@ -68,6 +68,12 @@ impl Books {
         )
     }
 
+    /// Whether nothing was written into them since they were read.
+    pub async fn unmoved(&self, http: &reqwest::Client, access: &AdminAccess) -> Result<bool> {
+        let now = page(http, access, &self.state.concert, None).await?.state;
+        Ok((now.book, &now.counts) == (self.state.book, &self.state.counts))
+    }
+
     /// Title of these books in problems.
     pub fn place(&self) -> String {
         format!("{}/{}", self.state.region, self.state.concert)

@@ -1,7 +1,8 @@
 //! The subcommand `verify`: reads the running cluster's books and judges them.
 
-use super::{Sources, Verdict, audit, gather, records_in};
+use super::{Sources, Verdict, records_in};
 use crate::cli::{Context, Failure};
+use crate::cluster::arbiters::Arbiters;
 use crate::cluster::{Cluster, client, read_secret};
 use crate::output;
 use anyhow::{Context as _, Result};
@@ -47,14 +48,24 @@ pub async fn judge(cluster: &Cluster, concert: Option<ConcertName>, records: Vec
     };
     let records = if records.is_empty() { records_in(&cluster.records_folder)? } else { records };
     let ring = KeyRing::from_json(&std::fs::read(&cluster.key_ring_file).context("reading the key ring")?)?;
-    let evidence = gather(&client::http()?, Sources { regions, provider, records, ring, concert }).await?;
-    Ok(audit(&evidence))
+    let arbiters = match cluster.arbiters.is_empty() {
+        true => None,
+        false => Some((Arbiters::of(cluster)?, cluster.arbiters.clone())),
+    };
+    super::verdict(&client::http()?, &Sources { regions, arbiters, provider, records, ring, concert }).await
 }
 
 fn print(verdict: &Verdict) {
+    let looked = &verdict.looked_at;
     let mut table =
         output::table(&["concert", "tier", "region", "granted", "returned", "held", "sold", "refunded", "available"]);
     for tier in &verdict.concerts {
+        if looked.arbiters.is_some() {
+            let mut row = vec![tier.concert.clone(), tier.tier.clone(), "(pool)".to_owned()];
+            row.extend([String::new(), String::new(), String::new(), String::new(), String::new()]);
+            row.push(tier.pool.to_string());
+            table.add_row(row);
+        }
         for (region, row) in &tier.regions {
             let numbers = [row.granted, row.returned, row.held, row.sold, row.refunded, row.available];
             let names = [tier.concert.clone(), tier.tier.clone(), region.clone()];
@@ -62,12 +73,15 @@ fn print(verdict: &Verdict) {
         }
     }
     output::line(table);
-    let looked = &verdict.looked_at;
     let provider = looked.provider_payments.map_or("not asked".to_owned(), |payments| format!("{payments} payments"));
     output::line(format_args!(
         "looked at {} ledger rows, {} reservations, {} tickets, {} payments (provider: {provider}), {} acknowledged requests",
         looked.ledger_rows, looked.reservations, looked.tickets, looked.payments, looked.accepted
     ));
+    if let Some(arbiters) = looked.arbiters {
+        let rest = if looked.at_rest { "everything was at rest" } else { "tickets were moving meanwhile" };
+        output::line(format_args!("and at the logs of {arbiters} arbiters, {} entries; {rest}", looked.log_entries));
+    }
     for problem in &verdict.problems {
         output::line(format_args!("✗ {} in {}: {}", problem.invariant, problem.place, problem.detail));
     }

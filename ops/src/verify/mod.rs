@@ -1,32 +1,42 @@
 //! `ops verify`: the books, from outside.
 //!
-//! Reads every region's rows, the crowd's own record of every `202` and the payment provider's own record of every
-//! payment, and recomputes everything. It trusts no counter that it can add up itself, and it changes nothing.
+//! Reads every region's rows, every arbiter's log, the crowd's own record of every `202` and the payment provider's own
+//! record of every payment, and recomputes everything. It trusts no counter that it can add up itself, and it changes nothing.
 
+pub mod across;
 pub mod books;
 pub mod command;
 pub mod crowd;
+pub mod log;
 pub mod money;
 pub mod people;
 pub mod problem;
+pub mod replay;
 pub mod tickets_move;
 
-use crate::cluster::client;
+use crate::cluster::arbiters::Arbiters;
+use crate::cluster::{Arbiter, client};
 use crate::load::journal::{self, Record};
 use crate::sandbox::{PaymentRow as ProviderRow, PaymentsPage};
+use across::Arbitration;
 use anyhow::{Context, Result, bail};
+use arbiter_api::ClusterView;
 use books::{AdminAccess, Books};
 use problem::{Found, Problem};
+use quota_protocol::PoolId;
 use region_api::wire::{ConcertList, NodeStatus};
 use region_api::{ConcertName, KeyRing};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What to read.
 pub struct Sources {
     /// Every region's admin interface.
     pub regions: Vec<AdminAccess>,
+    /// The arbiters, where there are any.
+    pub arbiters: Option<(Arbiters, Vec<Arbiter>)>,
     /// The sandbox provider's base URL and control token, where payments go there.
     pub provider: Option<(String, String)>,
     /// The crowd's records.
@@ -43,6 +53,8 @@ pub struct Evidence {
     pub books: Vec<Books>,
     /// What every region says of itself now.
     pub status: Vec<NodeStatus>,
+    /// What was read of the arbiters, where there are any.
+    pub arbitration: Option<Arbitration>,
     /// The provider's payments, if it could be asked.
     pub provider: Option<Vec<ProviderRow>>,
     /// The crowd's records.
@@ -75,6 +87,8 @@ pub struct TierBooks {
     pub total: u64,
     /// Tickets that no region holds; 0 without an arbiter.
     pub pool: u64,
+    /// Free somewhere although somebody waits who would take them, with everything at rest.
+    pub stranded: u64,
     /// Per region.
     pub regions: BTreeMap<String, RegionTier>,
 }
@@ -111,6 +125,12 @@ pub struct LookedAt {
     pub provider_payments: Option<usize>,
     /// Joins answered `202`, by the crowd's records.
     pub accepted: u64,
+    /// Arbiters whose logs were read; none where there are no arbiters.
+    pub arbiters: Option<usize>,
+    /// Entries of the longest of these logs.
+    pub log_entries: usize,
+    /// Whether nothing moved meanwhile, so that it could be said that nothing is stranded.
+    pub at_rest: bool,
 }
 
 /// All crowds' records in a folder, which need not be there.
@@ -131,11 +151,33 @@ pub fn records_in(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(records)
 }
 
+/// How often everything is read again while tickets seem to lie stranded: they may be about to move.
+const STRANDED_READS_MAX: u32 = 6;
+/// Between two of these readings: two heartbeats and a round trip.
+const STRANDED_PAUSE: Duration = Duration::from_millis(2_500);
+
+/// Reads everything and judges. What only looks stranded is looked at again.
+pub async fn verdict(http: &reqwest::Client, sources: &Sources) -> Result<Verdict> {
+    for _ in 1..STRANDED_READS_MAX {
+        let verdict = audit(&gather(http, sources).await?);
+        let only_stranded = verdict.problems.iter().all(|problem| problem.invariant == "invariant_nothing_stranded");
+        if verdict.ok || !only_stranded {
+            return Ok(verdict);
+        }
+        tokio::time::sleep(STRANDED_PAUSE).await;
+    }
+    Ok(audit(&gather(http, sources).await?))
+}
+
 /// Reads everything.
-pub async fn gather(http: &reqwest::Client, sources: Sources) -> Result<Evidence> {
+pub async fn gather(http: &reqwest::Client, sources: &Sources) -> Result<Evidence> {
     if sources.regions.is_empty() {
         bail!("there is no region to verify");
     }
+    let before = match &sources.arbiters {
+        Some((arbiters, _)) => arbiters.get::<ClusterView>("/v1/cluster").await?.meta.index,
+        None => 0,
+    };
     let mut books = Vec::new();
     let mut status = Vec::new();
     for access in &sources.regions {
@@ -147,6 +189,14 @@ pub async fn gather(http: &reqwest::Client, sources: Sources) -> Result<Evidence
     if let (true, Some(concert)) = (books.is_empty(), &sources.concert) {
         bail!("no region knows a concert {concert}");
     }
+    let arbitration = match &sources.arbiters {
+        Some((arbiters, members)) => {
+            let mut arbitration = arbitration(arbiters, members, before, &books).await?;
+            arbitration.at_rest = unmoved(http, sources, &books).await?;
+            Some(arbitration)
+        }
+        None => None,
+    };
     let provider = match &sources.provider {
         Some((url, token)) => Some(provider(http, url, token).await?),
         None => None,
@@ -158,7 +208,37 @@ pub async fn gather(http: &reqwest::Client, sources: Sources) -> Result<Evidence
     if let Some(concert) = &sources.concert {
         keep_concert(&mut records, concert);
     }
-    Ok(Evidence { books, status, provider, records, ring: sources.ring })
+    Ok(Evidence { books, status, arbitration, provider, records, ring: sources.ring.clone() })
+}
+
+/// What the leader says of every concert, then every arbiter's log. One that does not answer is noted.
+async fn arbitration(arbiters: &Arbiters, members: &[Arbiter], before: u64, books: &[Books]) -> Result<Arbitration> {
+    let concerts: BTreeSet<&ConcertName> = books.iter().map(|books| &books.state.concert).collect();
+    let mut views = Vec::new();
+    for concert in concerts {
+        views.push(arbiters.get(&format!("/v1/quota/{concert}")).await?);
+    }
+    let (mut logs, mut silent) = (Vec::new(), Vec::new());
+    for member in members {
+        match log::read(arbiters, member).await {
+            Ok(log) => logs.push(log),
+            Err(error) => silent.push((member.id, format!("{error:#}"))),
+        }
+    }
+    Ok(Arbitration { logs, silent, before, views, at_rest: false })
+}
+
+/// Whether all books still stand where they were read.
+async fn unmoved(http: &reqwest::Client, sources: &Sources, books: &[Books]) -> Result<bool> {
+    for books in books {
+        let access = sources.regions.iter().find(|access| access.region == books.state.region);
+        if let Some(access) = access
+            && !books.unmoved(http, access).await?
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Leaves out what a record says about other concerts.
@@ -217,16 +297,27 @@ pub fn audit(evidence: &Evidence) -> Verdict {
         people::invariant_closed(books, &mut found);
         money::invariant_payments(books, &mut found);
     }
+    across::invariant_people(&evidence.books, &mut found);
+    let mut accounts = None;
+    let mut stranded = BTreeMap::new();
+    if let Some(arbitration) = &evidence.arbitration {
+        accounts = across::invariant_logs(arbitration, &mut found);
+        if let Some(accounts) = &accounts {
+            across::invariant_regions(&evidence.books, accounts, &mut found);
+            stranded = across::invariant_all_tickets(&evidence.books, arbitration, accounts, &mut found);
+        }
+    }
     if let Some(provider) = &evidence.provider {
         money::invariant_provider(&evidence.books, provider, &mut found);
     }
     let accepted =
         crowd::invariant_accepted(&evidence.books, &evidence.status, &evidence.records, &evidence.ring, &mut found);
     let problems = found.finish();
+    let logs = evidence.arbitration.iter().flat_map(|arbitration| &arbitration.logs);
     Verdict {
         ok: problems.is_empty(),
         problems,
-        concerts: tiers(&evidence.books),
+        concerts: tiers(&evidence.books, accounts.map(|accounts| accounts.after).as_ref(), &stranded),
         looked_at: LookedAt {
             ledger_rows: evidence.books.iter().map(|books| books.ledger.len()).sum(),
             reservations: evidence.books.iter().map(|books| books.reservations.len()).sum(),
@@ -234,11 +325,14 @@ pub fn audit(evidence: &Evidence) -> Verdict {
             payments: evidence.books.iter().map(|books| books.payments.len()).sum(),
             provider_payments: evidence.provider.as_ref().map(Vec::len),
             accepted,
+            arbiters: evidence.arbitration.as_ref().map(|arbitration| arbitration.logs.len()),
+            log_entries: logs.map(|log| log.entries.len()).max().unwrap_or(0),
+            at_rest: evidence.arbitration.as_ref().is_none_or(|arbitration| arbitration.at_rest),
         },
     }
 }
 
-fn tiers(all: &[Books]) -> Vec<TierBooks> {
+fn tiers(all: &[Books], replay: Option<&replay::Replay>, stranded: &BTreeMap<PoolId, u64>) -> Vec<TierBooks> {
     let mut tiers: BTreeMap<(String, usize), TierBooks> = BTreeMap::new();
     for books in all {
         let sums = tickets_move::tier_sums(books);
@@ -248,10 +342,17 @@ fn tiers(all: &[Books]) -> Vec<TierBooks> {
                 tier: tier.tier.to_string(),
                 total: 0,
                 pool: 0,
+                stranded: 0,
                 regions: BTreeMap::new(),
             });
-            // Standalone regions each sell a total of their own.
-            row.total += tier.total;
+            let id = format!("{}/{}", books.state.concert, tier.tier).parse::<PoolId>().ok();
+            let pool = id.and_then(|id| replay?.issuer.pools().get(&id));
+            match pool {
+                Some(pool) => (row.total, row.pool) = (pool.total.get(), pool.pool.get()),
+                // Standalone regions each sell a total of their own.
+                None => row.total += tier.total,
+            }
+            row.stranded = id.and_then(|id| stranded.get(&id).copied()).unwrap_or(0);
             row.regions.insert(books.state.region.to_string(), sums.get(&(number as i16)).copied().unwrap_or_default());
         }
     }

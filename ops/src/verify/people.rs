@@ -7,7 +7,8 @@ use region_api::wire::books::{ReservationRow, RowState};
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
-fn keeps_tickets(row: &ReservationRow) -> bool {
+/// Whether a reservation has tickets now.
+pub(super) fn keeps_tickets(row: &ReservationRow) -> bool {
     matches!(row.state, RowState::Held | RowState::Expiring | RowState::Sold)
 }
 

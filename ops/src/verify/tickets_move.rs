@@ -221,24 +221,32 @@ pub fn invariant_tickets(books: &Books, found: &mut Found) {
     }
 }
 
-/// Where the tickets of each tier are, from the ledger alone.
-pub fn tier_sums(books: &Books) -> BTreeMap<i16, super::RegionTier> {
+/// The quota columns of each tier, from the ledger alone. Every sale counts, folded or not.
+pub fn tier_columns(books: &Books) -> BTreeMap<i16, QuotaColumns> {
     let mut tiers: BTreeMap<i16, Sums> = BTreeMap::new();
     for row in &books.ledger {
         tiers.entry(row.tier).or_default().add(row);
     }
-    tiers
-        .into_iter()
-        .map(|(tier, sums)| {
-            let row = super::RegionTier {
-                granted: sums.grant,
-                returned: sums.returned,
-                held: sums.held(),
-                sold: sums.sell,
-                refunded: sums.refund,
-                available: sums.grant - sums.returned - sums.held() - sums.kept(),
-            };
-            (tier, row)
-        })
-        .collect()
+    let columns = |sums: Sums| QuotaColumns {
+        granted: sums.grant,
+        returned: sums.returned,
+        held_in: sums.hold,
+        released: sums.release,
+        sold: sums.sell,
+        refunded: sums.refund,
+    };
+    tiers.into_iter().map(|(tier, sums)| (tier, columns(sums))).collect()
+}
+
+/// Where the tickets of each tier are, from the ledger alone.
+pub fn tier_sums(books: &Books) -> BTreeMap<i16, super::RegionTier> {
+    let tier = |columns: QuotaColumns| super::RegionTier {
+        granted: columns.granted,
+        returned: columns.returned,
+        held: columns.held(),
+        sold: columns.sold,
+        refunded: columns.refunded,
+        available: columns.available(),
+    };
+    tier_columns(books).into_iter().map(|(number, columns)| (number, tier(columns))).collect()
 }
