@@ -1,22 +1,26 @@
-//! `ops concert create|list|show|close`: concerts, through a region's admin interface.
+//! `ops concert create|list|show|close`: concerts, through the arbiters, or through a standalone region's admin interface.
 //!
-//! Regions of a local cluster are standalone until there is an arbiter: a concert lives in one of them, which holds its
-//! whole quota.
+//! Under arbiters a concert is in every region; a command returns when every region that can be reached knows of it. A
+//! standalone region has concerts of its own and holds their whole quota.
 
 use crate::cli::Context;
+use crate::cluster::arbiters::Arbiters;
 use crate::cluster::client::{self, Admin};
 use crate::cluster::{Cluster, Region};
 use crate::output;
 use crate::status::state_text;
 use anyhow::{Result, anyhow};
+use arbiter_api::{Acted, Concerts};
 use clap::Subcommand;
-use region_api::wire::{Concert, ConcertDefinition, ConcertList, TierDefinition};
+use region_api::wire::{Concert, ConcertDefinition, ConcertList, ConcertState, TierDefinition};
 use region_api::{ConcertName, Currency, Money, RegionName, TierName, Timestamp};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+/// How long regions may take to hear of a concert: a heartbeat, and some for a busy machine.
+const EVERYWHERE_WITHIN: Duration = Duration::from_secs(15);
 /// The concert that `up` creates.
 const DEMO: &str = "demo";
 
@@ -43,7 +47,7 @@ enum Command {
 struct Which {
     /// The concert
     name: ConcertName,
-    /// Region that sells it [default: the first]
+    /// Region that shows it, or, where it is standalone, sells it [default: the first]
     #[arg(long)]
     region: Option<RegionName>,
 }
@@ -101,24 +105,40 @@ pub async fn run(context: &Context, args: Args) -> Result<()> {
     let cluster = Cluster::read(&context.home)?;
     match args.command {
         Command::Create(create) => {
-            let region = cluster.region(create.which.region.as_ref())?;
-            print(context, &put(region, &create.which.name, &definition(&create)).await?)
+            let which = &create.which;
+            print(context, &put(&cluster, which.region.as_ref(), &which.name, &definition(&create)).await?)
         }
         Command::List => list(context, &cluster).await,
         Command::Show(which) => print(context, &show(cluster.region(which.region.as_ref())?, &which.name).await?),
         Command::Close(which) => {
+            let path = format!("/v1/concerts/{}/close", which.name);
             let region = cluster.region(which.region.as_ref())?;
-            let _: Value = Admin::of(region)?.post(&format!("/v1/concerts/{}/close", which.name), &json!({})).await?;
+            if cluster.arbiters.is_empty() {
+                let _: Value = Admin::of(region)?.post(&path, &json!({})).await?;
+            } else {
+                let _: Acted = Arbiters::of(&cluster)?.post(&path, &json!({})).await?;
+                let closed = |shown: &Concert| matches!(shown.state, ConcertState::Closed | ConcertState::Cancelled);
+                until_everywhere(&cluster, &which.name, closed).await?;
+            }
             print(context, &show(region, &which.name).await?)
         }
     }
 }
 
-/// Creates the demo concert in the first region, unless it is there.
+/// Creates the demo concert, unless it is there.
 pub async fn ensure_demo(cluster: &Cluster) -> Result<()> {
     let (region, name) = (cluster.region(None)?, ConcertName::new(DEMO)?);
-    let concerts: ConcertList = Admin::of(region)?.get("/v1/concerts").await?;
-    if concerts.concerts.iter().any(|concert| concert.concert == name) {
+    let known = match cluster.arbiters.is_empty() {
+        true => {
+            let concerts: ConcertList = Admin::of(region)?.get("/v1/concerts").await?;
+            concerts.concerts.iter().any(|concert| concert.concert == name)
+        }
+        false => {
+            let concerts: Concerts = Arbiters::of(cluster)?.get("/v1/concerts").await?;
+            concerts.concerts.iter().any(|concert| concert.concert.as_str() == name.as_str())
+        }
+    };
+    if known {
         return Ok(());
     }
     let step = output::Step::begin("demo concert");
@@ -141,7 +161,7 @@ pub async fn ensure_demo(cluster: &Cluster) -> Result<()> {
         tiers: vec![demo_tier("A", "Stalls", 1000, 12_000)?, demo_tier("B", "Balcony", 2000, 7_500)?],
         weights: None,
     };
-    put(region, &name, &definition).await?;
+    put(cluster, None, &name, &definition).await?;
     step.done(format_args!("{DEMO}: 1000 tickets of tier A, 2000 of tier B"));
     Ok(())
 }
@@ -152,9 +172,54 @@ fn demo_tier(name: &str, title: &str, total: u64, amount: i64) -> Result<TierDef
 }
 
 /// Creates or changes a concert and returns it as buyers see it.
-async fn put(region: &Region, name: &ConcertName, definition: &ConcertDefinition) -> Result<Concert> {
-    let _: Value = Admin::of(region)?.put(&format!("/v1/concerts/{name}"), definition).await?;
+async fn put(
+    cluster: &Cluster,
+    region: Option<&RegionName>,
+    name: &ConcertName,
+    definition: &ConcertDefinition,
+) -> Result<Concert> {
+    let (path, region) = (format!("/v1/concerts/{name}"), cluster.region(region)?);
+    if cluster.arbiters.is_empty() {
+        let _: Value = Admin::of(region)?.put(&path, definition).await?;
+    } else {
+        let _: Acted = Arbiters::of(cluster)?.put(&path, definition).await?;
+        until_everywhere(cluster, name, |shown| shows(shown, definition)).await?;
+    }
     show(region, name).await
+}
+
+/// Whether a region already shows what was defined.
+fn shows(shown: &Concert, definition: &ConcertDefinition) -> bool {
+    let tier = |(shown, defined): (&region_api::wire::Tier, &TierDefinition)| {
+        shown.tier == defined.tier && shown.price == defined.price
+    };
+    shown.title == definition.title
+        && shown.venue == definition.venue
+        && shown.sale_opens_at == definition.sale_opens_at
+        && shown.sale_closes_at == definition.sale_closes_at
+        && shown.hold_ms == definition.hold_ms
+        && (shown.max_per_order, shown.max_per_person) == (definition.max_per_order, definition.max_per_person)
+        && shown.tiers.len() == definition.tiers.len()
+        && shown.tiers.iter().zip(&definition.tiers).all(tier)
+}
+
+/// Waits until every region shows the concert so. One that does not in time is named and left: it will when it hears the
+/// arbiters again.
+async fn until_everywhere(cluster: &Cluster, name: &ConcertName, so: impl Fn(&Concert) -> bool) -> Result<()> {
+    let deadline = Instant::now() + EVERYWHERE_WITHIN;
+    for region in &cluster.regions {
+        while !show(region, name).await.is_ok_and(|shown| so(&shown)) {
+            if Instant::now() > deadline {
+                output::note(format_args!(
+                    "region {} does not know of it yet: it is down or does not hear the arbiters (`cargo ops status`)",
+                    region.region
+                ));
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    Ok(())
 }
 
 async fn show(region: &Region, name: &ConcertName) -> Result<Concert> {

@@ -2,7 +2,7 @@
 
 use crate::cli::Context;
 use crate::cluster::home::Home;
-use crate::cluster::layout::{EdgeLayout, REGIONS};
+use crate::cluster::layout::{ArbiterLayout, EdgeLayout, REGIONS};
 use crate::local::process::{Record, record_file};
 use crate::local::remove_place;
 use crate::output::{self, Step};
@@ -83,9 +83,13 @@ fn parts(home: &Home) -> Vec<Part> {
         REGIONS.iter().map(move |region| part(format!("{region}/{server}"), server, ask, patience_s))
     };
     let of_edges = EdgeLayout::all().into_iter().map(|layout| part(layout.edge, "edge", Signal::SIGTERM, 15));
-    // Nobody is sent to a region that is about to end. A node drains first. PostgreSQL's fast stop is SIGINT: roll back, checkpoint, end.
+    let of_arbiters =
+        ArbiterLayout::all().into_iter().map(|layout| part(layout.name(), "arbiter", Signal::SIGTERM, 15));
+    // Nobody is sent to a region that is about to end. A node drains first, and reports to the arbiters once more.
+    // PostgreSQL's fast stop is SIGINT: roll back, checkpoint, end.
     of_edges
         .chain(of_regions("node", Signal::SIGTERM, 40))
+        .chain(of_arbiters)
         .chain([part("sandbox".to_owned(), "sandbox", Signal::SIGTERM, 15)])
         .chain(of_regions("redis", Signal::SIGTERM, 30))
         .chain(of_regions("postgres", Signal::SIGINT, 60))
@@ -101,7 +105,8 @@ fn wipe(home: &Home) -> Result<()> {
         remove_folder(&folder)?;
     }
     let edges = EdgeLayout::all().into_iter().map(|layout| layout.edge);
-    for folder in edges.chain(["sandbox", "records", "secrets"].map(str::to_owned)) {
+    let arbiters = ArbiterLayout::all().into_iter().map(|layout| layout.name());
+    for folder in edges.chain(arbiters).chain(["sandbox", "records", "secrets"].map(str::to_owned)) {
         remove_folder(&home.part(&folder))?;
     }
     remove_file(&home.part("lock"))?;

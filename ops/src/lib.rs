@@ -2,6 +2,8 @@
 //!
 //! Stands on the pure crates and on the public interfaces of running servers; never on a server's inside.
 
+pub mod arbiter;
+pub mod ask;
 pub mod bench;
 pub mod cli;
 pub mod cluster;
@@ -12,7 +14,10 @@ pub mod edge;
 pub mod load;
 pub mod local;
 pub mod output;
+pub mod quota;
+pub mod region;
 pub mod sandbox;
+pub mod simulate;
 pub mod stage;
 pub mod status;
 pub mod test;

@@ -1,7 +1,10 @@
 //! What commands print: results on standard output (one JSON document with `--json`), everything else on standard error.
 
+use crate::cli::Context;
+use arbiter_api::{Acted, Meta};
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
+use region_api::Timestamp;
 use serde::Serialize;
 use std::io::Write as _;
 use std::time::Duration;
@@ -29,6 +32,31 @@ pub fn table(headings: &[&str]) -> Table {
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(headings.iter().copied());
     table
+}
+
+/// Which arbiter answered, from where in the log, and how old the answer is.
+pub fn meta(meta: &Meta) -> String {
+    format!("arbiter {}, term {}, index {}, {} old", meta.node, meta.term, meta.index, age(meta.as_of))
+}
+
+/// How long ago something was, by our clock.
+pub fn age(at: Timestamp) -> String {
+    let ms = (time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000) as u64;
+    match ms.saturating_sub(at.ms()) {
+        ms if ms < 1_000 => format!("{ms} ms"),
+        ms if ms < 120_000 => format!("{:.1} s", ms as f64 / 1e3),
+        ms => format!("{} min", ms / 60_000),
+    }
+}
+
+/// What became of an order to the arbiters.
+pub fn acted(context: &Context, acted: &Acted) -> anyhow::Result<()> {
+    if context.json {
+        return json(acted);
+    }
+    let mark = if acted.changed { "✓" } else { "·" };
+    line(format_args!("{mark} {} ({})", acted.said, meta(&acted.meta)));
+    Ok(())
 }
 
 /// A progress line with a spinner for one step; call `done` or `failed` in the end.

@@ -1,6 +1,8 @@
 //! `ops status`: who is there, and what each says of itself right now.
 
+use crate::arbiter::{self, ArbiterStatus};
 use crate::cli::{Context, Failure};
+use crate::cluster::arbiters::Arbiters;
 use crate::cluster::client::Admin;
 use crate::cluster::{Cluster, Region};
 use crate::edge::{self, EdgeStatus};
@@ -13,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[derive(Serialize)]
 struct Status {
     regions: Vec<RegionStatus>,
-    arbiters: [(); 0],
+    arbiters: Vec<ArbiterStatus>,
     edges: Vec<EdgeStatus>,
 }
 
@@ -32,9 +34,10 @@ struct RegionStatus {
 pub async fn run(context: &Context) -> Result<()> {
     let cluster = Cluster::read(&context.home)?;
     let asked = futures::future::join_all(cluster.regions.iter().map(ask));
-    let (regions, edges): (Vec<RegionStatus>, _) = tokio::join!(asked, edge::statuses(&cluster));
+    let (regions, arbiters, edges): (Vec<RegionStatus>, _, _) =
+        tokio::join!(asked, ask_arbiters(&cluster), edge::statuses(&cluster));
     let none = regions.iter().all(|region| region.node.is_none());
-    let status = Status { regions, arbiters: [], edges };
+    let status = Status { regions, arbiters: arbiters?, edges };
     if context.json {
         output::json(&status)?;
     } else {
@@ -45,6 +48,13 @@ pub async fn run(context: &Context) -> Result<()> {
         return Err(Failure::Unreachable(why.into()).into());
     }
     Ok(())
+}
+
+async fn ask_arbiters(cluster: &Cluster) -> Result<Vec<ArbiterStatus>> {
+    if cluster.arbiters.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(arbiter::statuses(&Arbiters::of(cluster)?, &cluster.arbiters).await)
 }
 
 async fn ask(region: &Region) -> RegionStatus {
@@ -73,6 +83,9 @@ fn show(status: &Status) {
         ]);
     }
     output::line(table);
+    if !status.arbiters.is_empty() {
+        output::line(arbiter::table(&status.arbiters));
+    }
     if !status.edges.is_empty() {
         output::line(edge::table(&status.edges));
     }

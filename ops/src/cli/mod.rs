@@ -38,12 +38,20 @@ enum Command {
     Test(crate::test::Args),
     /// Create, list, show or close concerts
     Concert(crate::concert::Args),
+    /// Where a concert's tickets are among the regions, and orders that move them
+    Quota(crate::quota::Args),
+    /// The regions as the arbiters know them
+    Region(crate::region::Args),
+    /// Who the arbiters are, and changes of that
+    Arbiter(crate::arbiter::Args),
     /// Send a crowd of buyers, then verify the books
     Load(crate::load::Options),
     /// Read every book and recompute everything
     Verify(crate::verify::command::Args),
     /// Measure, each figure beside its baseline from the same run
     Bench(crate::bench::Options),
+    /// The quota arbiter under faults, in virtual time
+    Simulate(crate::simulate::Args),
     /// Where users are sent, and why
     Edge(crate::edge::Args),
     /// Payment provider that moves no money
@@ -93,6 +101,10 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Status => crate::status::run(context).await,
         Command::Test(args) => crate::test::run(context, args).await,
         Command::Concert(args) => crate::concert::run(context, args).await,
+        Command::Quota(args) => crate::quota::run(context, args).await,
+        Command::Region(args) => crate::region::run(context, args).await,
+        Command::Arbiter(args) => crate::arbiter::run(context, args).await,
+        Command::Simulate(args) => crate::simulate::run(context, args).await,
         Command::Load(options) => crate::load::command::run(context, options).await,
         Command::Verify(args) => crate::verify::command::run(context, args).await,
         Command::Bench(options) => crate::bench::run(context, options).await,
