@@ -36,6 +36,8 @@ pub enum Work {
     Request(Request),
     /// What the first leader knows from its configuration; done once.
     Found(Founding),
+    /// Members that are known to have a log.
+    Seen(Vec<u64>),
 }
 
 /// A request with the id under which it is remembered.
