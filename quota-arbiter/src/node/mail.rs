@@ -20,7 +20,7 @@ pub(super) type Read = Box<dyn FnOnce(Result<&View<'_>, Unavailable>) + Send>;
 pub(super) enum Mail {
     Raft(Vec<Message>),
     Unreachable(u64),
-    Propose { work: Work, reply: Reply<(At, Applied)> },
+    Propose { work: Box<Work>, reply: Reply<(At, Applied)> },
     Sync(Box<(AskSync, Reply<Synced>)>),
     Read { consistency: Consistency, read: Read },
     Members { change: Membership, reply: Reply<Result<(), MembershipRefused>> },

@@ -193,6 +193,7 @@ impl Handle {
     /// # Errors
     /// [`Unavailable`]
     pub async fn propose(&self, work: Work) -> Result<(At, Applied), Unavailable> {
+        let work = Box::new(work);
         self.ask(|reply| Mail::Propose { work, reply }).await
     }
 

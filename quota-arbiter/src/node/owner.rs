@@ -39,7 +39,7 @@ pub(super) struct Owner {
     proposals: Proposals,
     reads: Reads,
     polls: Polls,
-    /// Looks of regions: linearizable reads of their own answer.
+    /// What is left anywhere, and of which index and when that was summed up.
     stock: Arc<BTreeMap<PoolId, PoolStock>>,
     stock_of: (u64, Instant),
     started: Instant,
@@ -165,7 +165,7 @@ impl Owner {
                 }
             }
             Mail::Unreachable(id) => self.driver.unreachable(id),
-            Mail::Propose { work, reply } => self.propose_for(work, reply),
+            Mail::Propose { work, reply } => self.propose_for(*work, reply),
             Mail::Sync(mail) => {
                 let (ask, reply) = *mail;
                 self.sync(ask, reply);
@@ -343,6 +343,8 @@ impl Owner {
                     self.leader.applied(self.driver.machine(), now_ms, &applied.news);
                     if applied.news.everybody {
                         news.extend(self.polls.regions());
+                        // Whoever hears of another concert hears of its stock, too.
+                        self.stock_of.0 = 0;
                     }
                     news.extend(applied.news.told());
                     applied_here.insert(at.index, applied);
