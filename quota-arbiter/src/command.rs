@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use arbiter_api::Place;
 use quota_protocol::{Command, ConcertId, PoolId, RegionId, Tickets};
 use region_api::wire::ConcertDefinition;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
+use uuid::Uuid;
 
 use crate::limits::{COMMANDS_PER_ENTRY_MAX, ENTRY_SIZE_MAX_BYTES};
 
@@ -36,6 +37,8 @@ pub enum Work {
     Request(Request),
     /// What the first leader knows from its configuration; done once.
     Found(Founding),
+    /// Members that are known to have a log.
+    Seen(Vec<u64>),
 }
 
 /// A request with the id under which it is remembered.
@@ -125,10 +128,22 @@ pub struct Founding {
     pub regions: Vec<RegionId>,
 }
 
-/// The id that a client gave its request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+/// The id that a client gave its request: written as a UUID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u128);
+
+impl Serialize for RequestId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Uuid::from_u128(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for RequestId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Uuid::try_parse(&text).map(|id| Self(id.as_u128())).map_err(de::Error::custom)
+    }
+}
 
 /// Why a log entry cannot be applied. The node stops.
 #[derive(Debug, Error)]

@@ -5,6 +5,7 @@
 //! Pure: times come in as arguments, and nothing here is safe or unsafe for the tickets, since the issuer checks each
 //! command again when it is applied. All of it is lost with the leadership, which costs a round or two of patience.
 
+mod earmark;
 mod moves;
 mod round;
 

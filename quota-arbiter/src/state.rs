@@ -5,7 +5,7 @@
 mod news;
 mod orders;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use arbiter_api::ConcertOrder;
 use quota_protocol::{Command, ConcertId, Issuer, Outcome, RegionId, command::CommandRefused};
@@ -38,6 +38,10 @@ pub struct State {
     concerts: BTreeMap<ConcertId, ConcertOrder>,
     concerts_version: u64,
     members: BTreeMap<u64, Address>,
+    /// Members that had a log once: an empty folder under such an id was wiped.
+    seen: BTreeSet<u64>,
+    /// Ids that are not used again.
+    retired: BTreeSet<u64>,
     requests: BTreeMap<RequestId, Answered>,
     /// The ids in `requests`, oldest first.
     order: VecDeque<RequestId>,
@@ -89,8 +93,8 @@ pub enum Done {
     Repeated(Answered),
     /// A request of that id, but with other content, had been carried out before. Nothing was done.
     OtherContent,
-    /// The cluster was founded, or had been before.
-    Founded,
+    /// The arbiters' own bookkeeping.
+    Noted,
 }
 
 /// Why a snapshot was not taken in. The node stops.
@@ -134,6 +138,24 @@ impl State {
     /// Where members are found.
     pub fn members(&self) -> &BTreeMap<u64, Address> {
         &self.members
+    }
+
+    /// Members that had a log once.
+    pub fn seen(&self) -> &BTreeSet<u64> {
+        &self.seen
+    }
+
+    /// Begins a restored cluster: other members, and a new incarnation.
+    pub fn begin_again(&mut self, members: BTreeMap<u64, Address>, recovery: &Command) -> Outcome {
+        let outcome = self.command(recovery, &mut News::default());
+        if outcome == Outcome::Done {
+            let gone = self.members.keys().filter(|id| !members.contains_key(id)).copied();
+            self.retired.extend(gone);
+            self.seen = members.keys().copied().collect();
+            self.members = members;
+            self.founded = true;
+        }
+        outcome
     }
 
     /// What became of a request, if it is remembered.
@@ -214,7 +236,11 @@ impl Machine for State {
             Work::Request(request) => self.request(entry.proposed_at_ms, request, &mut news),
             Work::Found(founding) => {
                 self.found(founding, &mut news);
-                Done::Founded
+                Done::Noted
+            }
+            Work::Seen(members) => {
+                self.seen.extend(members);
+                Done::Noted
             }
         };
         Ok(Applied { done, news })

@@ -1,9 +1,10 @@
 //! `GET /v1/cluster` and changes of who the arbiters are.
 
 use quota_protocol::{Incarnation, RegionId};
+use region_api::{InvalidField, body::Checked};
 use serde::{Deserialize, Serialize};
 
-use crate::meta::Meta;
+use crate::{limits::TEXT_MAX_CHARS, meta::Meta};
 
 /// The arbiters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct Member {
     pub role: MemberRole,
     /// How far the leader knows it to have the log; only the leader says.
     pub matched: Option<u64>,
+    /// It has had the log once: an empty folder under its id was wiped.
+    #[serde(default)]
+    pub seen: bool,
 }
 
 /// A member's part.
@@ -67,4 +71,24 @@ pub struct Transfer {
     /// Who should lead; left out: whichever voter has most of the log.
     #[serde(default)]
     pub to: Option<u64>,
+}
+
+impl Checked for AddMember {
+    fn check(&self) -> Result<(), InvalidField> {
+        if self.id == 0 {
+            return Err(InvalidField::new("id", "must be at least 1"));
+        }
+        for (field, url) in [("address", &self.address), ("people", &self.people)] {
+            if !url.starts_with("https://") || url.len() > TEXT_MAX_CHARS || url.ends_with('/') {
+                return Err(InvalidField::new(field, "must be an https address without a path"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Checked for Transfer {
+    fn check(&self) -> Result<(), InvalidField> {
+        Ok(())
+    }
 }

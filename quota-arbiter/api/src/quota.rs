@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use quota_protocol::{RegionId, Tickets, TierId, issuer::RegionState};
-use region_api::{ConcertName, Timestamp};
+use region_api::{ConcertName, InvalidField, Timestamp, body::Checked};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::meta::Meta;
@@ -138,6 +138,18 @@ pub struct MoveRequest {
     pub request_id: String,
 }
 
+impl Checked for MoveRequest {
+    fn check(&self) -> Result<(), InvalidField> {
+        if self.tickets.is_zero() {
+            return Err(InvalidField::new("tickets", "must be at least 1"));
+        }
+        if self.from == self.to {
+            return Err(InvalidField::new("to", "must be another place than from"));
+        }
+        Ok(())
+    }
+}
+
 /// Body of `PUT /v1/quota/{concert}/{tier}/total`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -146,4 +158,11 @@ pub struct SetTotalRequest {
     pub from: Tickets,
     /// The total that there should be.
     pub to: Tickets,
+}
+
+impl Checked for SetTotalRequest {
+    /// What may be is for the state to say.
+    fn check(&self) -> Result<(), InvalidField> {
+        Ok(())
+    }
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use quota_protocol::{Epoch, Identity, PoolId, RegionId, Tickets, command::Sales, issuer::RegionState};
-use region_api::Timestamp;
+use region_api::{InvalidField, Timestamp, body::Checked};
 use serde::{Deserialize, Serialize};
 
-use crate::meta::Meta;
+use crate::{limits::TEXT_MAX_CHARS, meta::Meta};
 
 /// Every region.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,4 +51,16 @@ pub struct WriteOffRequest {
     pub sales: Vec<Sales>,
     /// The client's UUID, one per intent.
     pub request_id: String,
+}
+
+impl Checked for WriteOffRequest {
+    fn check(&self) -> Result<(), InvalidField> {
+        if self.fenced.trim().is_empty() {
+            return Err(InvalidField::new("fenced", "say how the database was fenced: silence is not fencing"));
+        }
+        if self.fenced.chars().count() > TEXT_MAX_CHARS {
+            return Err(InvalidField::new("fenced", format!("must be at most {TEXT_MAX_CHARS} characters")));
+        }
+        Ok(())
+    }
 }

@@ -9,7 +9,9 @@ use quota_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{concerts::ConcertOrder, meta::Meta};
+use region_api::{InvalidField, body::Checked};
+
+use crate::{concerts::ConcertOrder, limits::WAIT_MS_MAX, meta::Meta};
 
 /// Body of a sync.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +30,15 @@ pub struct SyncBody {
     /// never waits for news.
     #[serde(default)]
     pub look: bool,
+}
+
+impl Checked for SyncBody {
+    fn check(&self) -> Result<(), InvalidField> {
+        if self.wait_ms > WAIT_MS_MAX {
+            return Err(InvalidField::new("wait_ms", format!("must be at most {WAIT_MS_MAX}")));
+        }
+        Ok(())
+    }
 }
 
 /// Answer to a sync.

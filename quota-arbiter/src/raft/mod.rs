@@ -6,6 +6,7 @@ mod driver;
 mod logger;
 mod members;
 mod mirror;
+mod plausible;
 #[cfg(test)]
 mod tests;
 

@@ -133,6 +133,9 @@ impl State {
                 true => Effect::Changed("the next plan is made at once and without patience".to_owned()),
                 false => Effect::Refused(OrderRefused::NoSuchConcert(*concert)),
             },
+            Order::PutMember { id, .. } if self.retired.contains(id) => {
+                Effect::Refused(OrderRefused::NotNow(format!("arbiter {id} was removed; ids are not used again")))
+            }
             Order::PutMember { id, address } => {
                 let before = self.members.insert(*id, address.clone());
                 if before.as_ref() == Some(address) {
@@ -142,7 +145,10 @@ impl State {
                 }
             }
             Order::ForgetMember { id } => match self.members.remove(id) {
-                Some(_) => Effect::Changed(format!("arbiter {id} is forgotten")),
+                Some(_) => {
+                    self.retired.insert(*id);
+                    Effect::Changed(format!("arbiter {id} is forgotten"))
+                }
                 None => Effect::Unchanged(format!("arbiter {id} was not known")),
             },
         }

@@ -5,29 +5,56 @@ use std::{panic::AssertUnwindSafe, path::Path, sync::Arc};
 
 use prost::Message as _;
 use raft::eraftpb::{Entry, HardState, Snapshot};
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, StorageBackend, TableDefinition};
 use sha2::{Digest, Sha256};
 
-use super::{Batch, LogStore, StoreError, Stored};
+use super::{
+    Batch, LogStore, StoreError, Stored,
+    history::{History, Kept},
+};
+use crate::limits::HISTORY_SIZE_DEFAULT_BYTES;
 
-const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
-const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
+pub(super) const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
+pub(super) const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 
 const HARD_STATE: &str = "hard_state";
 const SNAPSHOT: &str = "snapshot";
 /// Before-index, before-term, last index: what the log has to reach from and to.
-const EXTENT: &str = "extent";
+pub(super) const EXTENT: &str = "extent";
+/// First index and bytes of the entries before the log's beginning that are kept for whoever asks what was committed.
+pub(super) const HISTORY: &str = "history";
 const DIGEST_SIZE_BYTES: usize = 8;
+
+/// A database whose end is no panic: redb writes down its free pages then, and asserts on damage that nobody has come
+/// across before.
+#[derive(Debug)]
+pub(super) struct Guarded(Option<Database>);
+
+impl Guarded {
+    pub(super) fn get(&self) -> Result<&Database, StoreError> {
+        self.0.as_ref().ok_or_else(|| StoreError::Damaged("the database is closed".to_owned()))
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        if std::panic::catch_unwind(AssertUnwindSafe(move || drop(database))).is_err() {
+            tracing::error!("the database could not be closed in order; what was persisted is there all the same");
+        }
+    }
+}
 
 /// A redb database with a node's raft state.
 pub struct DiskStore {
-    database: Arc<Database>,
+    database: Arc<Guarded>,
     extent: Option<[u64; 3]>,
     /// Written with the next batch that has to be on disk.
     waiting: Option<HardState>,
+    history_size_max_bytes: u64,
 }
 
-fn disk(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
+pub(super) fn disk(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
     StoreError::Disk(Box::new(error))
 }
 
@@ -48,24 +75,41 @@ impl DiskStore {
         Self::guarded(|| Database::builder().create_with_backend(backend))
     }
 
+    /// Keeps so many bytes of committed commands behind the last snapshot.
+    #[must_use]
+    pub fn keeping(mut self, history_size_max_bytes: u64) -> Self {
+        self.history_size_max_bytes = history_size_max_bytes;
+        self
+    }
+
+    /// To read what was committed, from any thread.
+    pub fn history(&self) -> History {
+        History::new(self.database.clone())
+    }
+
     fn guarded(open: impl FnOnce() -> Result<Database, redb::DatabaseError>) -> Result<Self, StoreError> {
         let database = no_panic(|| open().map_err(reading))?;
-        Ok(Self { database: Arc::new(database), extent: None, waiting: None })
+        let (database, history_size_max_bytes) = (Arc::new(Guarded(Some(database))), HISTORY_SIZE_DEFAULT_BYTES);
+        Ok(Self { database, extent: None, waiting: None, history_size_max_bytes })
     }
 
     fn write(&self, batch: &Batch, extent: [u64; 3]) -> Result<(), StoreError> {
-        let mut transaction = self.database.begin_write().map_err(disk)?;
+        let mut transaction = self.database.get()?.begin_write().map_err(disk)?;
         transaction.set_durability(Durability::Immediate).map_err(disk)?;
         // Both copies of the root are never in doubt at once, at the price of a second sync.
         transaction.set_two_phase_commit(true);
         {
             let mut entries = transaction.open_table(ENTRIES).map_err(disk)?;
             let mut records = transaction.open_table(RECORDS).map_err(disk)?;
+            let mut history = Kept::read(&records)?;
+            let before = self.extent.unwrap_or_default()[0];
             let mut put =
                 |key: &str, value: &[u8]| records.insert(key, sealed(value).as_slice()).map(|_| ()).map_err(disk);
             if let Some(snapshot) = &batch.install {
+                // What lies between the old log and the snapshot is not here: a history with a hole would mislead.
                 entries.retain(|_, _| false).map_err(disk)?;
                 put(SNAPSHOT, &snapshot.encode_to_vec())?;
+                history = Kept { first: extent[0] + 1, bytes: 0 };
             }
             if let Some(first) = batch.entries.first() {
                 entries.retain_in(first.index.., |_, _| false).map_err(disk)?;
@@ -75,8 +119,11 @@ impl DiskStore {
             }
             if let Some((snapshot, _)) = &batch.compact {
                 put(SNAPSHOT, &snapshot.encode_to_vec())?;
-                entries.retain_in(..=extent[0], |_, _| false).map_err(disk)?;
+                // They stay where they are, and are the history from now on.
+                history.add(&entries, before + 1..=extent[0])?;
+                history.trim(&mut entries, self.history_size_max_bytes)?;
             }
+            put(HISTORY, &history.to_bytes())?;
             put(HARD_STATE, &batch.hard_state.encode_to_vec())?;
             put(EXTENT, &extent.map(u64::to_be_bytes).concat())?;
         }
@@ -106,7 +153,7 @@ impl DiskStore {
         if let Some(entry) = batch.entries.iter().find(|entry| entry.index == index) {
             return Ok(entry.term);
         }
-        let transaction = self.database.begin_read().map_err(disk)?;
+        let transaction = self.database.get()?.begin_read().map_err(disk)?;
         let entries = transaction.open_table(ENTRIES).map_err(disk)?;
         let sealed = entries.get(index).map_err(disk)?;
         let sealed = sealed.ok_or_else(|| StoreError::Damaged(format!("entry {index} is missing")))?;
@@ -135,7 +182,7 @@ impl LogStore for DiskStore {
 
 impl DiskStore {
     fn read_all(&mut self) -> Result<Option<Stored>, StoreError> {
-        let transaction = self.database.begin_read().map_err(reading)?;
+        let transaction = self.database.get()?.begin_read().map_err(reading)?;
         let (entries, records) = match (transaction.open_table(ENTRIES), transaction.open_table(RECORDS)) {
             (Ok(entries), Ok(records)) => (entries, records),
             (Err(redb::TableError::TableDoesNotExist(_)), Err(redb::TableError::TableDoesNotExist(_))) => {
@@ -161,7 +208,7 @@ impl DiskStore {
             Snapshot::default()
         };
         let mut log = Vec::new();
-        for item in entries.iter().map_err(reading)? {
+        for item in entries.range(before + 1..).map_err(reading)? {
             let (index, sealed) = item.map_err(reading)?;
             let name = format!("entry {}", index.value());
             let entry = decoded::<Entry>(sealed.value(), &name)?;
@@ -202,12 +249,12 @@ fn no_panic<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreE
 }
 
 /// A value with its digest before it.
-fn sealed(value: &[u8]) -> Vec<u8> {
+pub(super) fn sealed(value: &[u8]) -> Vec<u8> {
     let digest = Sha256::digest(value);
     [&digest[..DIGEST_SIZE_BYTES], value].concat()
 }
 
-fn opened<'a>(sealed: &'a [u8], name: &str) -> Result<&'a [u8], StoreError> {
+pub(super) fn opened<'a>(sealed: &'a [u8], name: &str) -> Result<&'a [u8], StoreError> {
     let (digest, value) = sealed
         .split_at_checked(DIGEST_SIZE_BYTES)
         .ok_or_else(|| StoreError::Damaged(format!("the record of {name} is cut short")))?;
@@ -221,7 +268,7 @@ fn decode<T: prost::Message + Default>(value: &[u8], name: &str) -> Result<T, St
     T::decode(value).map_err(|error| StoreError::Damaged(format!("the record of {name}: {error}")))
 }
 
-fn decoded<T: prost::Message + Default>(sealed: &[u8], name: &str) -> Result<T, StoreError> {
+pub(super) fn decoded<T: prost::Message + Default>(sealed: &[u8], name: &str) -> Result<T, StoreError> {
     decode(opened(sealed, name)?, name)
 }
 

@@ -4,11 +4,13 @@
 //! be in the part that is missing.
 
 mod disk;
+mod history;
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 use thiserror::Error;
 
 pub use disk::DiskStore;
+pub use history::{History, Page};
 
 /// What a store has.
 #[derive(Clone, Debug, Default, PartialEq)]
