@@ -100,6 +100,9 @@ impl App {
                 missing.push(format!("books of concert {name} are halted: {why}"));
             }
         }
+        if let Some(why) = self.books.standing.own().and_then(|own| own.halted_text) {
+            missing.push(format!("the region is halted: {why}"));
+        }
         missing
     }
 }

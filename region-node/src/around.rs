@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::books::Books;
 use crate::catalog::Catalog;
-use crate::db::book::Floor;
+use crate::db::book::{Floor, Known};
 use crate::db::payments::settle::Tail;
 use crate::payments::Surroundings;
 
@@ -19,7 +19,7 @@ pub struct Around {
 }
 
 impl Floor for Around {
-    fn of(&self, concert_id: i32) -> u64 {
+    fn of(&self, concert_id: i32) -> Known {
         self.books.of(concert_id)
     }
 }

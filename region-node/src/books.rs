@@ -3,10 +3,11 @@
 //! Must never: let a task go on with a concert whose database is behind a witness. Whoever finds that halts the concert,
 //! durably, before anything else.
 
-use crate::db::book::{self, Floor};
+use crate::db::book::{self, Floor, Known};
 use crate::db::concerts::ConcertRow;
 use crate::db::{Db, DbError};
 use crate::queue::{ConcertQueue, Queue, QueueError};
+use crate::quota::Standing;
 use crate::witness::{Witness, WitnessError};
 use foldhash::HashMap;
 use parking_lot::RwLock;
@@ -26,8 +27,10 @@ pub struct Books {
     /// Which region this is.
     pub region: RegionName,
     /// Concerts that were checked against their witnesses since the database was last connected.
-    concerts: RwLock<HashMap<i32, Known>>,
+    concerts: RwLock<HashMap<i32, Checked>>,
     witness: Witness,
+    /// What this node knows of the region's standing with the arbiters.
+    pub standing: Arc<Standing>,
     /// Told when tickets came back, so that a dry allocator looks again at once.
     pub stock_back: Notify,
     /// One at a time of this node begins generations: whoever does waits for the database's lock with a connection of
@@ -36,7 +39,7 @@ pub struct Books {
 }
 
 #[derive(Debug, Clone)]
-struct Known {
+struct Checked {
     name: ConcertName,
     queue: ConcertQueue,
     checked_at_connect: u64,
@@ -54,6 +57,15 @@ pub enum BooksError {
     /// The witness file cannot be used.
     #[error(transparent)]
     Witness(#[from] WitnessError),
+    /// Under arbiters, right after a start: the database knows more than its witnesses, so nobody here can tell which
+    /// copy of it this is. The arbiters can.
+    #[error("at book {found}, witnessed only {witnessed}: waits until an arbiter was heard")]
+    Unwitnessed {
+        /// Book number in the database.
+        found: u64,
+        /// Highest book number known from outside.
+        witnessed: u64,
+    },
 }
 
 impl BooksError {
@@ -62,20 +74,31 @@ impl BooksError {
         match self {
             Self::Db(error) => error.is_transient(),
             Self::Queue(error) => matches!(error, QueueError::Unavailable(_) | QueueError::Unknown(_)),
-            Self::Witness(_) => true,
+            Self::Witness(_) | Self::Unwitnessed { .. } => true,
         }
     }
 }
 
 impl Floor for Books {
-    fn of(&self, concert_id: i32) -> u64 {
-        self.witness.highest(concert_id)
+    fn of(&self, concert_id: i32) -> Known {
+        Known { book: self.witness.highest(concert_id), epoch: self.standing.epoch() }
     }
 }
 
 impl Books {
     /// `state_dir` is the node's own folder; its witnesses lie in `books/` there.
     pub fn new(db: Db, queue: Queue, region: RegionName, state_dir: PathBuf) -> Result<Arc<Self>, WitnessError> {
+        Self::under(Arc::new(Standing::alone()), db, queue, region, state_dir)
+    }
+
+    /// The same for a region that may be under arbiters.
+    pub fn under(
+        standing: Arc<Standing>,
+        db: Db,
+        queue: Queue,
+        region: RegionName,
+        state_dir: PathBuf,
+    ) -> Result<Arc<Self>, WitnessError> {
         let witness = Witness::open(state_dir.join("books"))?;
         let concerts = RwLock::default();
         Ok(Arc::new(Self {
@@ -84,6 +107,7 @@ impl Books {
             region,
             concerts,
             witness,
+            standing,
             stock_back: Notify::new(),
             beginning: tokio::sync::Mutex::default(),
         }))
@@ -114,8 +138,12 @@ impl Books {
             }
             return Err(error.into());
         }
+        let first = !self.concerts.read().contains_key(&concert.concert_id);
+        if first && found > witnessed && !self.standing.heard_since_start() {
+            return Err(BooksError::Unwitnessed { found, witnessed });
+        }
         self.witness.note(concert.concert_id, witnessed);
-        let known = Known { name: concert.concert.clone(), queue: concert.queue(), checked_at_connect: connects };
+        let known = Checked { name: concert.concert.clone(), queue: concert.queue(), checked_at_connect: connects };
         self.concerts.write().insert(concert.concert_id, known);
         Ok(())
     }

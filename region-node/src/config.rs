@@ -113,6 +113,8 @@ pub struct Config {
     pub payments: Payments,
     /// Tokens of an identity provider, if any are accepted.
     pub jwt: Option<Jwt>,
+    /// The arbiters; absent in a standalone region.
+    pub arbiter: Option<Arbiter>,
     /// Public addresses of the other regions' nodes.
     #[serde(default, deserialize_with = "addresses")]
     pub peers: BTreeMap<RegionName, Url>,
@@ -237,6 +239,34 @@ pub struct Jwt {
     pub audience: String,
 }
 
+/// `[arbiter]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Arbiter {
+    /// Where they listen for machines, in any order.
+    #[serde(deserialize_with = "list")]
+    pub urls: Vec<Url>,
+    /// File with the certificate of the authority that signs theirs.
+    pub ca_file: PathBuf,
+    /// File with this region's certificate.
+    pub certificate_file: PathBuf,
+    /// File with its key.
+    pub key_file: PathBuf,
+    /// How long the region goes on making holds without word from them.
+    #[serde(default = "autonomy_ms_default")]
+    pub autonomy_ms: u64,
+}
+
+fn autonomy_ms_default() -> u64 {
+    quota_protocol::autonomy::AUTONOMY_DEFAULT_MS
+}
+
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Url>, D::Error> {
+    let parse =
+        |text: &String| Url::parse(text).map_err(|e| D::Error::custom(format!("{text:?} is not an address: {e}")));
+    Vec::<String>::deserialize(deserializer)?.iter().map(parse).collect()
+}
+
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
     let text = String::deserialize(deserializer)?;
     Url::parse(&text).map_err(|error| D::Error::custom(format!("{text:?} is not an address: {error}")))
@@ -338,6 +368,17 @@ impl Config {
         }
         if self.peers.contains_key(&self.region) {
             return bad("peers", "names this region itself");
+        }
+        if let Some(arbiter) = &self.arbiter {
+            if arbiter.urls.is_empty() {
+                return bad("arbiter.urls", "must name at least one arbiter");
+            }
+            if arbiter.urls.iter().any(|url| url.scheme() != "https" || url.host_str().is_none()) {
+                return bad("arbiter.urls", "must be https addresses");
+            }
+            if arbiter.autonomy_ms == 0 {
+                return bad("arbiter.autonomy_ms", "must be at least 1");
+            }
         }
         let urls = [("public.base_url", &self.public.base_url), ("payments.api_url", &self.payments.api_url)];
         let peers = self.peers.values().map(|url| ("peers", url));
@@ -460,6 +501,14 @@ west = "http://127.0.12.1:8080"
         check(
             |t| t.replace("west =", "east ="),
             expect!["configuration key `peers` (node.toml): names this region itself"],
+        );
+        check(
+            |t| {
+                format!(
+                    "{t}\n[arbiter]\nurls = [\"http://a\"]\nca_file = \"c\"\ncertificate_file = \"c\"\nkey_file = \"k\""
+                )
+            },
+            expect!["configuration key `arbiter.urls` (node.toml): must be https addresses"],
         );
         check(
             |t| t.replace("[keys]", "[keys]\nrings = 1"),

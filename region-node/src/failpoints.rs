@@ -47,6 +47,14 @@ pub const ALL: &[&str] = &[
     "finals.before_insert",
     "finals.before_commit",
     "reclaim.before_commit",
+    "quota.before_register",
+    "quota.before_report",
+    "quota.deliver.before_commit",
+    "quota.deliver.after_commit",
+    "quota.adopt.before_commit",
+    "quota.adopt.after_commit",
+    "quota.return.before_commit",
+    "quota.return.after_commit",
     "outbox.between_tell_and_forget",
 ];
 

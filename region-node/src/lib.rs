@@ -18,6 +18,7 @@ pub mod node;
 pub mod outbox;
 pub mod payments;
 pub mod queue;
+pub mod quota;
 pub mod recycler;
 pub mod status;
 pub mod tickets;

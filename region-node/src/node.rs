@@ -18,11 +18,12 @@ use crate::around::Around;
 use crate::books::Books;
 use crate::catalog::{self, Catalog};
 use crate::config::{Config, ProviderKind, Role, read_secret};
-use crate::db::{Db, DbConfig};
+use crate::db::{Db, DbConfig, holder};
 use crate::http::{Front, Gate, Jwks, Peers, Polls, ServeConfig, admin_router, router, serve};
 use crate::payments::stripe::Stripe;
 use crate::payments::{Payments, PaymentsConfig};
 use crate::queue::{self, Queue, QueueConfig};
+use crate::quota::{self, Standing};
 use crate::status::Reader;
 use crate::tickets::Tickets;
 use crate::{limits, metrics, witness};
@@ -104,7 +105,13 @@ async fn build(config: Config, shutdown: CancellationToken) -> anyhow::Result<Ar
     let keys = Arc::new(keys);
     let signer = secret("keys.ticket_key_file", &config.keys.ticket_key_file)?;
     let signer = TicketSigner::from_pem(signer.reveal()).context("keys.ticket_key_file")?;
-    let books = Books::new(db.clone(), queue.clone(), config.region.clone(), config.state_dir.clone())?;
+    holder::settle_mode(&db, config.arbiter.is_some()).await.context("postgres")?;
+    let standing = match &config.arbiter {
+        Some(arbiter) => Standing::under_arbiters(arbiter.autonomy_ms),
+        None => Standing::alone(),
+    };
+    let (region, state_dir) = (config.region.clone(), config.state_dir.clone());
+    let books = Books::under(Arc::new(standing), db.clone(), queue.clone(), region, state_dir)?;
     let catalog = Arc::new(Catalog::default());
     let payments = payments(&config, &db, &books, &catalog)?;
     // Whoever was first in this process chose; ring is what this program brings.
@@ -166,6 +173,16 @@ fn spawn(tasks: &mut JoinSet<()>, app: &Arc<App>) {
             () = end.cancelled() => {}
         }
     });
+    if let Some(arbiter) = &app.config.arbiter {
+        let parts = quota::Parts {
+            books: app.books.clone(),
+            catalog: app.catalog.clone(),
+            allocator: app.allocator.clone(),
+            config: arbiter.clone(),
+            shards: app.config.intake.shards,
+        };
+        tasks.spawn(quota::run(parts, stop()));
+    }
     if app.config.has(Role::Allocator) {
         tasks.spawn(crate::allocator::run(app.books.clone(), app.allocator.clone(), stop()));
     }

@@ -140,7 +140,7 @@ impl View {
 
     /// Whether none of these tiers can ever serve so many.
     pub fn sold_out(&self, tiers: &[u8], need: u64) -> bool {
-        tiers.iter().all(|&tier| self.stock(tier).unsold() < need)
+        tiers.iter().all(|&tier| self.stock(tier).unsold_anywhere().is_some_and(|unsold| unsold < need))
     }
 
     /// What can be said about an entry without reading its row.
@@ -192,7 +192,8 @@ impl View {
             let (available, held) = (stock.available(), stock.held());
             // Those before them are taken to want as much as they do, which is all that is known here.
             let wanted = ahead.saturating_mul(u64::from(id.quantity));
-            (wanted, Outlook { available, held, elsewhere: 0, paid_permille: PAID_PERMILLE })
+            let elsewhere = stock.unsold_anywhere().unwrap_or(0).saturating_sub(stock.unsold());
+            (wanted, Outlook { available, held, elsewhere, paid_permille: PAID_PERMILLE })
         };
         let need = early_no::need(u16::from(id.quantity), id.any_quantity);
         match early_no::best_chance(need, id.tiers.iter().map(outlook)) {
@@ -244,7 +245,7 @@ fn told_no(parts: &Parts, no: u16, shard: &Shard) -> u64 {
 
 fn availability(stock: TierStock) -> Availability {
     let available = stock.available();
-    if stock.unsold() == 0 {
+    if stock.is_sold_out() {
         Availability::SoldOut
     } else if available == 0 {
         Availability::NoneHere

@@ -192,7 +192,7 @@ async fn an_older_copy_of_the_database_halts_until_an_operator_accepts_it() {
     let place = world.join(1, 1, &[0], false).await;
     world.allocate(3).await.unwrap();
     world.books.write_witnesses().await.unwrap();
-    let witnessed = world.books.of(world.id());
+    let witnessed = world.books.of(world.id()).book;
     assert_eq!(world.books.queue.book(world.concert.queue()).await.unwrap(), Some(witnessed));
     assert_eq!(std::fs::read_to_string(world.folder.path().join("books/demo")).unwrap().trim(), witnessed.to_string());
     world.exec("UPDATE book SET book = book - 1").await;

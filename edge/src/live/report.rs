@@ -211,6 +211,7 @@ mod tests {
             missing: vec![],
             identity: None,
             last_arbiter_contact: None,
+            arbiter: None,
             concerts: vec![concert],
             as_of: serde_json::from_str("\"2026-01-01T00:00:00Z\"").unwrap(),
         };

@@ -59,6 +59,8 @@ pub struct Spec {
     pub secrets_of: Option<PathBuf>,
     /// Payment provider of another stage, in place of one of our own.
     pub sandbox_url: Option<String>,
+    /// Further lines of every node's configuration: whole sections.
+    pub more: String,
 }
 
 impl Default for Spec {
@@ -73,6 +75,7 @@ impl Default for Spec {
             peers: Vec::new(),
             secrets_of: None,
             sandbox_url: None,
+            more: String::new(),
         }
     }
 }
@@ -169,7 +172,7 @@ impl Stage {
             arbiter: None,
         };
         let file = folder.join("node.toml");
-        std::fs::write(&file, config.text()?).with_context(|| format!("writing {}", file.display()))?;
+        std::fs::write(&file, config.text()? + &spec.more).with_context(|| format!("writing {}", file.display()))?;
         Ok(file)
     }
 

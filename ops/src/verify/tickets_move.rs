@@ -55,9 +55,9 @@ pub fn invariant_conservation(books: &Books, found: &mut Found) {
         let from_ledger = QuotaColumns {
             granted: sums.grant,
             returned: sums.returned,
-            held_in: sums.hold,
+            held_in: sums.hold + quota.seeded,
             released: sums.release,
-            sold: sold.get(&quota.tier).copied().unwrap_or(0),
+            sold: sold.get(&quota.tier).copied().unwrap_or(0) + quota.seeded,
             refunded: sums.refund,
         };
         if from_ledger != quota.columns {
@@ -67,7 +67,7 @@ pub fn invariant_conservation(books: &Books, found: &mut Found) {
             );
             found.add(NAME, &place, detail);
         }
-        let promised = sums.held() + sums.kept();
+        let promised = sums.held() + sums.kept() + quota.seeded;
         let slice = sums.grant - sums.returned;
         if promised > slice {
             found.add(NAME, &place, format!("tier {}: oversold: {promised} held or sold of {slice}", quota.tier));

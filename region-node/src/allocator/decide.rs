@@ -55,7 +55,7 @@ pub(crate) fn decide(
         per_identity: definition.max_per_identity,
     };
     let available = Stock::new(ground.stock.iter().map(|tier| tier.available()));
-    let unsold = Stock::new(ground.stock.iter().map(|tier| tier.unsold()));
+    let unsold = Stock::new(ground.stock.iter().map(|tier| tier.unsold_anywhere().unwrap_or(u64::MAX)));
     let allocation = allocate(&limits, &available, Some(&unsold), &candidates);
     let mut outcome = Outcome { dry: allocation.left.is_dry(), ..Outcome::default() };
     let mut decisions = allocation.decisions.iter();

@@ -43,8 +43,7 @@ pub(crate) async fn keep(books: &Books, concert: &ConcertRow, tails: &[ShardStat
     }
     let mut client = books.db.client().await?;
     let tx = client.transaction().await.map_err(DbError::from)?;
-    let witnessed = crate::db::book::Floor::of(books, id);
-    let locked = book::lock(&tx, id, witnessed).await?;
+    let locked = book::lock(&tx, id, book::Floor::of(books, id)).await?;
     let (stock, generations, ranges) = read(&tx, id).await?;
     let generations = with_tails(&generations, tails);
     let plan = self::plan(concert, over, &stock, &generations, &ranges, bound.as_deref());
@@ -180,7 +179,8 @@ fn plan(
 }
 
 fn unsold_by_tier(stock: &[TierStock]) -> Vec<u16> {
-    stock.iter().map(|tier| u16::try_from(tier.unsold()).unwrap_or(u16::MAX)).collect()
+    // What nobody knows may be plenty: then nobody is told no.
+    stock.iter().map(|tier| tier.unsold_anywhere().map_or(u16::MAX, |n| u16::try_from(n).unwrap_or(u16::MAX))).collect()
 }
 
 /// The covers of which some part is not under a rule that says at least as much.
@@ -210,7 +210,9 @@ async fn waiting_bound(
     waiting: u64,
 ) -> Result<Option<Vec<Cover>>, BooksError> {
     let Some(factor) = concert.definition.waitlist_factor else { return Ok(None) };
-    let kept = people_kept(factor, stock.iter().map(TierStock::unsold).sum());
+    let unsold: Option<u64> = stock.iter().map(TierStock::unsold_anywhere).sum();
+    let Some(unsold) = unsold else { return Ok(None) };
+    let kept = people_kept(factor, unsold);
     let current: Vec<&Generation> = generations.iter().filter(|g| g.survived_seq.is_none()).collect();
     let tails = books.queue.shards(concert.queue()).await?;
     let queued: u64 = tails.iter().map(|state| state.tail_seq.saturating_sub(cursor(&current, state))).sum();

@@ -119,6 +119,14 @@ struct Line {
     house_at: Instant,
 }
 
+impl Line {
+    /// One that is left alone until then.
+    fn resting(concert: ConcertRow, house_at: Instant) -> Self {
+        let feed = Feed::new(concert.queue(), &[]);
+        Self { concert, feed, dry: true, busy: false, to_trim: vec![], resting: true, house_at }
+    }
+}
+
 /// What one transaction did.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Batch {
@@ -134,7 +142,7 @@ impl<'a> Allocator<'a> {
     /// On a connection of its own, whatever the advisory lock says: for what measures it, and what shows that two at
     /// once are safe.
     pub async fn unlocked(books: &'a Books) -> Result<Self, BooksError> {
-        let batches = Batches::prepare(books.db.dedicated("region-node allocator").await?).await?;
+        let batches = Batches::connect(&books.db).await?;
         Ok(Self { books, batches, lines: HashMap::default() })
     }
 
@@ -187,14 +195,17 @@ impl<'a> Allocator<'a> {
     async fn keep(&mut self, concert: ConcertRow, line: Option<Line>) -> Result<Line, BooksError> {
         let house_at = Instant::now() + HOUSE_EVERY;
         if concert.halted.is_some() {
-            let feed = Feed::new(concert.queue(), &[]);
-            return Ok(Line { concert, feed, dry: true, busy: false, to_trim: vec![], resting: true, house_at });
+            return Ok(Line::resting(concert, house_at));
         }
         let books = self.books;
-        if let Err(error) = books.check(&concert).await {
-            let BooksError::Db(DbError::BehindWitness { .. }) = &error else { return Err(error) };
-            let feed = Feed::new(concert.queue(), &[]);
-            return Ok(Line { concert, feed, dry: true, busy: false, to_trim: vec![], resting: true, house_at });
+        if !books.standing.is_registered() {
+            return Ok(Line::resting(concert, Instant::now() + BATCH_WAIT));
+        }
+        match books.check(&concert).await {
+            Ok(()) => {}
+            Err(BooksError::Db(DbError::BehindWitness { .. })) => return Ok(Line::resting(concert, house_at)),
+            Err(BooksError::Unwitnessed { .. }) => return Ok(Line::resting(concert, Instant::now() + BATCH_WAIT)),
+            Err(error) => return Err(error),
         }
         let generations = generations::ensure(books, &concert).await?;
         let tails = books.queue.shards(concert.queue()).await?;
@@ -230,9 +241,10 @@ impl<'a> Allocator<'a> {
     /// One batch of one concert, if there is something to decide and something to hold.
     async fn work(&mut self, line: &mut Line) -> Result<(), BooksError> {
         line.busy = false;
-        if line.resting {
+        if line.resting || !self.books.standing.may_hold() {
             return Ok(());
         }
+        let was_dry = line.dry;
         let id = line.concert.concert_id;
         let before_opening = line.concert.closed_at_ms.is_some();
         if before_opening {
@@ -244,6 +256,9 @@ impl<'a> Allocator<'a> {
         let (stock, waiting) = if line.dry || line.feed.is_empty() { self.look(id).await? } else { (true, true) };
         if !stock {
             line.dry = true;
+            if !was_dry && (waiting || !line.feed.is_empty()) {
+                self.books.standing.note_dry();
+            }
             return Ok(());
         }
         let taken = line.feed.take(BATCH_MAX);
@@ -275,6 +290,9 @@ impl<'a> Allocator<'a> {
         let keep = taken.len() - undecided;
         line.feed.put_back(taken.into_iter().skip(keep).collect());
         line.dry = batch.dry;
+        if batch.dry && (undecided > 0 || !line.feed.is_empty()) {
+            self.books.standing.note_dry();
+        }
         line.busy = (full || batch.decided >= BATCH_MAX / 2) && !batch.dry;
         if batch.stale {
             line.house_at = Instant::now();
@@ -304,8 +322,7 @@ async fn transact(
     to_trim: &mut Vec<CursorMove>,
 ) -> Result<(Batch, usize), DbError> {
     let id = concert.concert_id;
-    let witnessed = books.of(id);
-    let mut ground = batches.open(id, witnessed, places, BATCH_MAX as i64).await?;
+    let mut ground = batches.open(id, books.of(id), places, BATCH_MAX as i64).await?;
     let stale = ground.version != concert.version;
     if stale || ground.over {
         batches.roll_back().await?;

@@ -10,7 +10,7 @@
 mod statements;
 
 use self::statements::Statements;
-use super::book::{self, Locked};
+use super::book::{self, Known, Locked};
 use super::snapshot::{self, Generation, RejectedRange, TierStock};
 use super::{DbError, db_fail_point, to_i64, to_u64};
 use crate::queue::QueueEntry;
@@ -177,7 +177,7 @@ pub struct Ground {
 }
 
 /// The allocator's connection with its prepared statements.
-pub(crate) struct Batches {
+pub struct Batches {
     dedicated: super::Dedicated,
     statements: Statements,
 }
@@ -185,6 +185,11 @@ pub(crate) struct Batches {
 type Parameter<'a> = &'a (dyn ToSql + Sync);
 
 impl Batches {
+    /// On a connection of its own.
+    pub async fn connect(db: &super::Db) -> Result<Self, DbError> {
+        Self::prepare(db.dedicated("region-node allocator").await?).await
+    }
+
     /// Prepares everything on a connection of its own.
     pub(crate) async fn prepare(dedicated: super::Dedicated) -> Result<Self, DbError> {
         let statements = Statements::prepare(&dedicated.client).await?;
@@ -193,10 +198,10 @@ impl Batches {
 
     /// Opens the transaction, locks the book and reads what decisions about `places` stand on; also up to `waiting_most`
     /// people from `waiting` who may be served now. After an error or to give up: [`Batches::roll_back`].
-    pub(crate) async fn open(
+    pub async fn open(
         &self,
         concert_id: i32,
-        witnessed: u64,
+        known: Known,
         places: &[Place],
         waiting_most: i64,
     ) -> Result<Ground, DbError> {
@@ -222,7 +227,7 @@ impl Batches {
         )?;
         let (lock, concert) = (lock.ok_or(DbError::NoConcert)?, concert.ok_or(DbError::NoConcert)?);
         let mut ground = Ground {
-            locked: book::check(concert_id, lock.get(0), lock.get(1), lock.get(2), witnessed)?,
+            locked: book::check(concert_id, &lock, known)?,
             version: to_u64(concert.get(0)),
             over: concert.get(1),
             stock: stock.iter().map(snapshot::stock_row).collect(),
@@ -247,7 +252,7 @@ impl Batches {
     }
 
     /// Writes what was decided and commits. `Raced`: somebody else moved a cursor; nothing was stored.
-    pub(crate) async fn commit(
+    pub async fn commit(
         &self,
         concert_id: i32,
         locked: Locked,
@@ -291,7 +296,7 @@ impl Batches {
     }
 
     /// Gives up the open transaction.
-    pub(crate) async fn roll_back(&self) -> Result<(), DbError> {
+    pub async fn roll_back(&self) -> Result<(), DbError> {
         Ok(self.dedicated.client.batch_execute("ROLLBACK").await?)
     }
 

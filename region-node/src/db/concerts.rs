@@ -1,7 +1,7 @@
 //! Concert definitions: reading, creating, changing, closing, cancelling.
 //!
 //! In a standalone region the whole quota is here: `granted - returned` of a tier follows the definition's total, and
-//! every change of it is a ledger row. Must never: take back tickets that are held or sold, reuse a tier's number, or
+//! every change of it is a ledger row; under arbiters the quota is what they grant (`holder`). Must never: take back tickets that are held or sold, reuse a tier's number, or
 //! change the number of shards.
 
 use super::book::{self, Floor};
@@ -72,7 +72,8 @@ impl From<tokio_postgres::Error> for PutError {
     }
 }
 
-const SELECT: &str = "
+const SELECT: &str = concat!(
+    "
 SELECT c.concert_id, c.concert, c.title, c.venue,
        (extract(epoch FROM c.starts_at) * 1000)::bigint AS starts_at,
        (extract(epoch FROM c.sale_opens_at) * 1000)::bigint AS sale_opens_at,
@@ -80,8 +81,10 @@ SELECT c.concert_id, c.concert, c.title, c.venue,
        (extract(epoch FROM c.closed_at) * 1000)::bigint AS closed_at,
        (extract(epoch FROM c.cancelled_at) * 1000)::bigint AS cancelled_at,
        c.hold_ms, c.max_per_order, c.max_per_person, c.max_per_identity, c.guests, c.challenge,
-       c.waitlist_factor, c.shards, c.version, b.book, b.halted,
-       t.names, t.titles, t.amounts, t.currencies, t.totals
+       c.waitlist_factor, c.shards, c.version, b.book,
+       t.names, t.titles, t.amounts, t.currencies, t.totals, ",
+    book::halted!(),
+    " AS halted
 FROM concert c JOIN book b USING (concert_id)
 JOIN LATERAL (
     SELECT array_agg(t.name ORDER BY t.tier) AS names, array_agg(t.title ORDER BY t.tier) AS titles,
@@ -89,7 +92,8 @@ JOIN LATERAL (
            array_agg(t.price_currency ORDER BY t.tier) AS currencies,
            array_agg(q.granted - q.returned ORDER BY t.tier) AS totals
     FROM tier t JOIN quota q USING (concert_id, tier) WHERE t.concert_id = c.concert_id
-) t ON true";
+) t ON true"
+);
 
 /// Every concert, oldest first.
 pub async fn load_all(db: &Db) -> Result<Vec<ConcertRow>, DbError> {
@@ -166,6 +170,29 @@ pub async fn put(
     who: &str,
     floor: &impl Floor,
 ) -> Result<ConcertRow, PutError> {
+    write(db, concert, definition, shards, who, Some(floor)).await
+}
+
+/// The same in a region under arbiters: its quota is what they grant, so totals move nothing here.
+pub async fn define(
+    db: &Db,
+    concert: &ConcertName,
+    definition: &ConcertDefinition,
+    shards: u16,
+    who: &str,
+) -> Result<ConcertRow, PutError> {
+    write(db, concert, definition, shards, who, None::<&book::NoFloor>).await
+}
+
+/// With a floor, totals become quota.
+async fn write(
+    db: &Db,
+    concert: &ConcertName,
+    definition: &ConcertDefinition,
+    shards: u16,
+    who: &str,
+    floor: Option<&impl Floor>,
+) -> Result<ConcertRow, PutError> {
     definition.check_name(concert)?;
     definition.check()?;
     if let Some(before) = load(db, concert).await? {
@@ -193,7 +220,7 @@ pub async fn put(
     if known.len() > definition.tiers.len() {
         return Err(PutError::Db(DbError::Raced));
     }
-    if !moves.is_empty() {
+    if let Some(floor) = floor.filter(|_| !moves.is_empty()) {
         changed = true;
         let locked = book::lock(&tx, concert_id, floor.of(concert_id)).await?;
         for (number, change, tier) in moves {
@@ -256,7 +283,14 @@ async fn upsert(
         return Err(PutError::Over);
     }
     let concert_id: i32 = row.get(0);
-    tx.execute("INSERT INTO book (concert_id) VALUES ($1) ON CONFLICT DO NOTHING", &[&concert_id]).await?;
+    // Under arbiters it stands as the region does; shared, so that nobody registers in between.
+    tx.execute("SELECT FROM region FOR SHARE", &[]).await?;
+    tx.execute(
+        "INSERT INTO book (concert_id, epoch, registered_as, halted_as)
+         SELECT $1, epoch, registered_as, halted_as FROM region ON CONFLICT DO NOTHING",
+        &[&concert_id],
+    )
+    .await?;
     Ok((concert_id, true))
 }
 
@@ -303,8 +337,8 @@ async fn upsert_tier(
         )
         .await?;
     tx.execute(
-        "INSERT INTO quota (concert_id, tier, registered_as) SELECT $1, $2, identity FROM region
-         ON CONFLICT DO NOTHING",
+        "INSERT INTO quota (concert_id, tier, registered_as, epoch) SELECT $1, $2, identity, coalesce(epoch, 0)
+         FROM region ON CONFLICT DO NOTHING",
         &[&concert_id, &number],
     )
     .await?;

@@ -145,15 +145,19 @@ async fn state(tx: &Transaction<'_>, concert: ConcertRow) -> Result<BookState, D
         at!("lost_at")
     );
     let quota = "SELECT coalesce(json_agg(row_to_json(q)), '[]')::text FROM (
-            SELECT tier, granted, returned, held_in, released, sold, refunded, epoch, registered_as
+            SELECT tier, granted, returned, held_in, released, sold, refunded, epoch, registered_as, seeded
             FROM quota WHERE concert_id = $1 ORDER BY tier) q";
     let counts: Vec<String> = BookKind::ALL
         .iter()
         .map(|kind| format!("(SELECT count(*) FROM {} WHERE concert_id = $1)", kind.as_str()))
         .collect();
     let counts = format!("SELECT ARRAY[{}]", counts.join(", "));
-    let head = "SELECT book, halted, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, region, identity
-                FROM book, region WHERE concert_id = $1";
+    let head = concat!(
+        "SELECT b.book, ",
+        super::book::halted!(),
+        ", (extract(epoch FROM clock_timestamp()) * 1000)::bigint, r.region, r.identity
+         FROM book b, region r WHERE concert_id = $1"
+    );
     let head = tx.query_one(head, &[&id]).await?;
     let quota: Vec<QuotaRow> = parse(tx.query_one(quota, &[&id]).await?.get(0))?;
     let generations: Vec<GenerationRow> = parse(tx.query_one(&generations, &[&id]).await?.get(0))?;

@@ -1,6 +1,7 @@
 //! The region's PostgreSQL: connections, migrations, and every transaction that moves a ticket.
 //!
 //! - [`book`] is the lock of a concert: whoever moves a counter takes it first. Order: book, reservation, quota.
+//! - [`holder`]: the region's half of the quota protocol, where it has arbiters.
 //! - [`concerts`] definitions; [`snapshot`] and [`status`] what nodes show; [`ledger`] what auditors read.
 //! - [`payments`] and [`tickets`]: what is paid, and what it gives.
 //! - [`allocate`], [`release`], [`finals`], [`fold`], [`reclaim`], [`generations`]: the transactions themselves.
@@ -10,10 +11,12 @@
 pub mod allocate;
 pub mod book;
 pub mod concerts;
+pub mod elsewhere;
 pub mod finals;
 pub mod find;
 pub mod fold;
 pub mod generations;
+pub mod holder;
 pub mod ledger;
 pub mod migrate;
 pub mod outbox;
@@ -24,6 +27,7 @@ pub mod release;
 pub mod snapshot;
 pub mod status;
 pub mod tickets;
+pub mod wanted;
 
 pub use migrate::Identity;
 pub use snapshot::snapshot;
@@ -123,6 +127,9 @@ pub enum DbError {
         /// Region named in the configuration.
         expected: String,
     },
+    /// The database is of a region that works in another way than this node is configured for.
+    #[error("{0}")]
+    OtherMode(&'static str),
     /// There is no such concert.
     #[error("no such concert")]
     NoConcert,
@@ -150,6 +157,18 @@ pub enum DbError {
         /// The concert.
         concert_id: i32,
     },
+    /// Under arbiters: the database is not, or not yet, the one that is registered. Nothing is spent until it is.
+    #[error("this database is not registered with the arbiters: nothing is spent until it is")]
+    Unregistered,
+    /// Under arbiters: this node has not heard of the newest registration yet.
+    #[error("the database was registered anew; this node works under another epoch")]
+    OtherEpoch,
+    /// Under arbiters: they refused this database, or it found itself behind its own reports.
+    #[error("the region is halted: {why}")]
+    RegionHalted {
+        /// What happened and what to do.
+        why: String,
+    },
     /// Another transaction changed what this one stood on; nothing was stored.
     #[error("another writer was first")]
     Raced,
@@ -165,7 +184,7 @@ impl DbError {
     /// Whether it is about the connection or the server's state, so that the same may succeed later.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Pool(_) | Self::Raced | Self::FailPoint(_) => true,
+            Self::Pool(_) | Self::Raced | Self::FailPoint(_) | Self::Unregistered | Self::OtherEpoch => true,
             Self::Postgres(error) => match error.code() {
                 None => true,
                 Some(code) => {

@@ -46,6 +46,25 @@ pub struct TierStock {
     pub refunded: u64,
     /// Sold and not yet folded in.
     pub unfolded: u64,
+    /// What there is beyond this region.
+    pub beyond: Beyond,
+}
+
+/// What is known of a tier's tickets in other regions and with the arbiters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Beyond {
+    /// A standalone region: there is nothing else.
+    #[default]
+    Nothing,
+    /// No arbiter was heard lately.
+    Unknown,
+    /// Heard lately.
+    Heard {
+        /// At most so many are unsold anywhere, this region and unpaid holds included.
+        unsold_at_most: u64,
+        /// Every region says that there are none, and the arbiters have none.
+        sold_out: bool,
+    },
 }
 
 impl TierStock {
@@ -57,7 +76,19 @@ impl TierStock {
     pub fn held(&self) -> u64 {
         self.held_in.saturating_sub(self.released + self.sold + self.unfolded)
     }
-    /// Tickets that are not sold: free or on hold.
+    /// Tickets that are not sold, anywhere; `None` when nobody knows. Not too few, unless sales are undone elsewhere.
+    pub fn unsold_anywhere(&self) -> Option<u64> {
+        match self.beyond {
+            Beyond::Nothing => Some(self.unsold()),
+            Beyond::Unknown => None,
+            Beyond::Heard { unsold_at_most, .. } => Some(unsold_at_most.max(self.unsold())),
+        }
+    }
+    /// Whether it may be said that there will never be any again.
+    pub fn is_sold_out(&self) -> bool {
+        self.unsold() == 0 && matches!(self.beyond, Beyond::Nothing | Beyond::Heard { sold_out: true, .. })
+    }
+    /// Tickets here that are not sold: free or on hold.
     pub fn unsold(&self) -> u64 {
         (self.granted + self.refunded).saturating_sub(self.returned + self.sold + self.unfolded)
     }
@@ -152,13 +183,18 @@ pub struct WaitingSample {
     pub arrivals_ms: Vec<u64>,
 }
 
-const HEAD: &str = "
-SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint, b.book, b.halted, c.version
-FROM book b JOIN concert c USING (concert_id) WHERE concert_id = $1";
+const HEAD: &str = concat!(
+    "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint, b.book, ",
+    super::book::halted!(),
+    ", c.version FROM book b JOIN concert c USING (concert_id) WHERE concert_id = $1"
+);
 pub(crate) const STOCK: &str = "
-SELECT q.tier, q.granted, q.returned, q.held_in, q.released, q.sold, q.refunded, coalesce(u.tickets, 0)::bigint
+SELECT q.tier, q.granted, q.returned, q.held_in, q.released, q.sold, q.refunded, coalesce(u.tickets, 0)::bigint,
+       (SELECT mode = 'arbiters' FROM region),
+       CASE WHEN e.heard_at > now() - interval '10 seconds' THEN e.unsold_at_most END, e.sold_out
 FROM quota q LEFT JOIN (SELECT tier, sum(tickets) AS tickets FROM unfolded WHERE concert_id = $1 GROUP BY tier) u
     USING (tier)
+LEFT JOIN elsewhere e ON e.concert_id = q.concert_id AND e.tier = q.tier
 WHERE q.concert_id = $1 ORDER BY q.tier";
 pub(crate) const GENERATIONS: &str = "
 SELECT shard, generation, cursor_seq, tail_seq, survived_seq FROM queue_generation
@@ -221,6 +257,13 @@ pub(crate) fn stock_row(row: &Row) -> TierStock {
         sold: count(5),
         refunded: count(6),
         unfolded: count(7),
+        beyond: match (row.get::<_, Option<bool>>(8), row.get::<_, Option<i64>>(9)) {
+            (Some(true), Some(unsold_at_most)) => {
+                Beyond::Heard { unsold_at_most: to_u64(unsold_at_most), sold_out: row.get(10) }
+            }
+            (Some(true), None) => Beyond::Unknown,
+            _ => Beyond::Nothing,
+        },
     }
 }
 

@@ -22,6 +22,7 @@ impl From<BooksError> for Refusal {
         match error {
             BooksError::Db(error) => error.into(),
             BooksError::Queue(error) => error.into(),
+            error @ BooksError::Unwitnessed { .. } => Self::unavailable("the region waits for its arbiters", error),
             BooksError::Witness(error) => Self::unavailable("the node's state folder cannot be used", error),
         }
     }

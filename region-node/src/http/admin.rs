@@ -8,9 +8,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use quota_protocol::autonomy::Autonomy;
 use region_api::wire::{
-    AcceptBooks, Concert, ConcertDefinition, ConcertList, ConcertStatus, LedgerCursor, NodeStatus, PoolStatus,
-    QuotaColumns, ShardStatus,
+    AcceptBooks, ArbiterStatus, Concert, ConcertDefinition, ConcertList, ConcertStatus, LedgerCursor, NodeStatus,
+    PoolStatus, QuotaColumns, ShardStatus,
 };
 use region_api::{Code, ConcertName, InvalidField, Timestamp};
 use serde::Deserialize;
@@ -25,6 +26,7 @@ use super::{acts, body, pay};
 use crate::app::App;
 use crate::db::concerts::{self, PutError};
 use crate::db::find;
+use crate::db::holder::Own;
 use crate::metrics;
 use crate::view::View;
 
@@ -69,6 +71,14 @@ fn name(concert: &str) -> Result<ConcertName, Refusal> {
     ConcertName::new(concert).map_err(|_| Refusal::not_found("concert"))
 }
 
+/// Concerts of a region under arbiters are theirs to define.
+fn standalone(app: &App) -> Result<(), Refusal> {
+    let Some(arbiter) = &app.config.arbiter else { return Ok(()) };
+    let urls: Vec<&str> = arbiter.urls.iter().map(url::Url::as_str).collect();
+    let detail = format!("this region sells what its arbiters define: ask one of {}", urls.join(", "));
+    Err(Refusal::new(Code::Conflict, detail))
+}
+
 /// `PUT /v1/concerts/{concert}`
 pub(crate) async fn put(
     State(app): State<Arc<App>>,
@@ -76,6 +86,7 @@ pub(crate) async fn put(
     request: Request,
 ) -> Result<Response, Refusal> {
     let concert = ConcertName::new(&concert).map_err(|error| Refusal::invalid("concert", error))?;
+    standalone(&app)?;
     let bytes = body::read(request.into_body(), DEFINITION_MAX_BYTES).await?;
     let mut definition: ConcertDefinition = region_api::body::parse(&bytes)?;
     definition.check_name(&concert)?;
@@ -106,6 +117,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Response {
 /// `POST /v1/concerts/{concert}/close`
 pub(crate) async fn close(State(app): State<Arc<App>>, Segment(concert): Segment) -> Result<Response, Refusal> {
     let concert = name(&concert)?;
+    standalone(&app)?;
     concerts::close(&app.db, &concert, WHO).await?;
     app.catalog.refresh_now().await;
     shown(&app, &concert)
@@ -183,6 +195,7 @@ pub(crate) async fn status(State(app): State<Arc<App>>) -> Result<Response, Refu
     }
     concerts.sort_by(|a, b| a.concert.cmp(&b.concert));
     let missing = app.missing();
+    let own = app.books.standing.own();
     let roles = app.config.roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
     Ok(json(
         StatusCode::OK,
@@ -196,11 +209,35 @@ pub(crate) async fn status(State(app): State<Arc<App>>) -> Result<Response, Refu
             ready: missing.is_empty(),
             missing,
             identity: Some(app.identity),
-            last_arbiter_contact: None,
+            last_arbiter_contact: own.as_ref().and_then(|own| own.last_contact_ms).map(Timestamp::from_ms),
+            arbiter: arbiter(&app, own.as_ref()),
             concerts,
             as_of: Timestamp::from_ms(app.catalog.now_ms()),
         },
     ))
+}
+
+/// How a region stands with its arbiters.
+fn arbiter(app: &App, own: Option<&Own>) -> Option<ArbiterStatus> {
+    let standing = &app.books.standing;
+    let autonomy = standing.autonomy()?;
+    let link = standing.link();
+    let registration = own.and_then(|own| own.stored.registration);
+    Some(ArbiterStatus {
+        connected: link.connected,
+        leader_url: link.leader_url,
+        last_contact: own.and_then(|own| own.last_contact_ms).map(Timestamp::from_ms),
+        incarnation: own.map_or(0, |own| own.stored.incarnation.get()),
+        epoch: registration.map_or(0, |registration| registration.epoch.get()),
+        identity: own.map(|own| own.stored.identity.to_string()),
+        registered: standing.is_registered(),
+        autonomy_left_ms: match autonomy {
+            Autonomy::Sells { for_ms } => for_ms,
+            Autonomy::Ended => 0,
+        },
+        holding: standing.may_hold(),
+        halted: own.and_then(|own| own.halted_text.clone()),
+    })
 }
 
 async fn concert_status(app: &App, view: &View) -> Result<ConcertStatus, Refusal> {

@@ -10,7 +10,7 @@ use ops::local::testing::{TestDatabase, database_from};
 use ops::sandbox::{self, SandboxConfig};
 use parking_lot::Mutex;
 use region_api::{Entry, RegionName};
-use region_node::db::book::Floor;
+use region_node::db::book::{Floor, Known};
 use region_node::db::payments::Rechecks;
 use region_node::db::payments::settle::Tail;
 use region_node::db::{Db, DbConfig};
@@ -36,8 +36,8 @@ pub(crate) struct Around {
 }
 
 impl Floor for Around {
-    fn of(&self, _: i32) -> u64 {
-        0
+    fn of(&self, _: i32) -> Known {
+        Known::default()
     }
 }
 

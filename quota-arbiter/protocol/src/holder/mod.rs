@@ -65,9 +65,29 @@ pub struct Holder {
 /// Why a database sells nothing any more. It concerns that database alone: a copy brought back on purpose has another
 /// identity and is judged anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Halted {
-    identity: Identity,
-    reason: HaltReason,
+pub struct Halted {
+    /// The database.
+    pub identity: Identity,
+    /// Why.
+    pub reason: HaltReason,
+}
+
+/// What a holder's database stores, orders aside: a holder that lies elsewhere is judged by the same code, by way of
+/// [`Holder::from_stored`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The region.
+    pub region: RegionId,
+    /// The database that this runs on.
+    pub identity: Identity,
+    /// The arbiters' incarnation that it heard of last.
+    pub incarnation: Incarnation,
+    /// The last registration, of whichever database.
+    pub registration: Option<Registration>,
+    /// Why a database halted: this one, or one that it is a copy of.
+    pub halted: Option<Halted>,
+    /// Its rows.
+    pub rows: BTreeMap<PoolId, Row>,
 }
 
 /// One transaction.
@@ -168,6 +188,12 @@ impl Holder {
             #[cfg(test)]
             undebited: BTreeMap::new(),
         }
+    }
+
+    /// What a database stores, without its orders: for whatever does not depend on them.
+    pub fn from_stored(stored: Stored) -> Self {
+        let Stored { region, identity, incarnation, registration, halted, rows } = stored;
+        Self { incarnation, registration, halted, rows, ..Self::new(region, identity) }
     }
 
     /// The same rows on another database: a promoted standby, or a backup brought back.

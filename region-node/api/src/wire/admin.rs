@@ -32,10 +32,38 @@ pub struct NodeStatus {
     pub identity: Option<Uuid>,
     /// When an arbiter was last heard; null in a standalone region.
     pub last_arbiter_contact: Option<Timestamp>,
+    /// How the region stands with its arbiters; absent in a standalone region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arbiter: Option<ArbiterStatus>,
     /// All concerts that are not over.
     pub concerts: Vec<ConcertStatus>,
     /// When this was true.
     pub as_of: Timestamp,
+}
+
+/// How a region stands with its arbiters, as the answering node knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ArbiterStatus {
+    /// Whether this node's last exchange with them went well; of several nodes, one speaks with them.
+    pub connected: bool,
+    /// Who leads them, as far as this node knows.
+    pub leader_url: Option<String>,
+    /// When the region last had contact.
+    pub last_contact: Option<Timestamp>,
+    /// The newest incarnation of theirs that was heard of.
+    pub incarnation: u64,
+    /// The region's epoch; 0 before it is registered.
+    pub epoch: u64,
+    /// The database's identity: system, timeline, copy.
+    pub identity: Option<String>,
+    /// Whether this database is the registered one.
+    pub registered: bool,
+    /// How long the region goes on making holds without word from them.
+    pub autonomy_left_ms: u64,
+    /// Whether new holds are made.
+    pub holding: bool,
+    /// Why nothing is sold any more, and what to do, if so.
+    pub halted: Option<String>,
 }
 
 /// One concert in one region.

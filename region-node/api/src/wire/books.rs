@@ -291,6 +291,10 @@ pub struct QuotaRow {
     pub epoch: i64,
     /// Identity of the database that registered.
     pub registered_as: Uuid,
+    /// Of `held_in` and `sold`, what the row began with after its region was written off: sold by databases that are
+    /// gone, so without ledger rows here.
+    #[serde(default)]
+    pub seeded: i64,
 }
 
 /// A generation of one shard's queue.

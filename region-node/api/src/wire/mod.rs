@@ -12,7 +12,9 @@ pub mod reservation;
 pub mod session;
 pub mod ticket;
 
-pub use admin::{AcceptBooks, ConcertStatus, Health, NodeStatus, PoolStatus, QuotaColumns, Ready, ShardStatus};
+pub use admin::{
+    AcceptBooks, ArbiterStatus, ConcertStatus, Health, NodeStatus, PoolStatus, QuotaColumns, Ready, ShardStatus,
+};
 pub use books::{BookKind, BookRows, BookState, LedgerCursor, LedgerPage};
 pub use concert::{Availability, Concert, ConcertList, ConcertState, QueueInfo, Tier};
 pub use definition::{ConcertDefinition, TierDefinition};

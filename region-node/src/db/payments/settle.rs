@@ -97,7 +97,10 @@ pub async fn settle(
     };
     let Place { concert_id, entry } = place;
     let book = match tails {
-        None => None,
+        None => {
+            book::may_sell(&tx, concert_id, floor.of(concert_id)).await?;
+            None
+        }
         Some(_) => Some(book::lock(&tx, concert_id, floor.of(concert_id)).await?.book),
     };
     let row = lock_reservation(&tx, &place).await?;
