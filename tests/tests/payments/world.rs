@@ -27,6 +27,8 @@ use zeroize::Zeroizing;
 
 pub(crate) const SECRET: &str = "whsec_test";
 pub(crate) const PRICE: i64 = 5000;
+/// What stands for the buyer's own text of the reservation's id.
+pub(crate) const ID_TEXT: &str = "the-text-that-the-buyer-has";
 
 /// The queue and the witnesses, as a test wants them.
 #[derive(Default)]
@@ -215,7 +217,7 @@ impl World {
     }
 
     pub(crate) async fn start(&self, entry: Entry) -> Started {
-        self.payments.start(self.concert_id, entry).await.unwrap()
+        self.payments.start(self.concert_id, entry, ID_TEXT).await.unwrap()
     }
 
     /// A buyer pays; the provider's HTTP status.
