@@ -331,7 +331,7 @@ async fn one_sick_concert_hides_from_nobody_and_stops_no_other() {
         ))
         .await;
     let error = recycler::round(&world.books).await.unwrap_err();
-    assert!(!error.is_transient() && error.to_string().contains("held_not_negative"), "{error}");
+    assert!(!error.is_transient() && format!("{error:?}").contains("held_not_negative"), "{error:?}");
     assert_eq!(world.state(&sick).await, "held", "what cannot be booked does not happen");
     let released =
         format!("SELECT count(*) FROM reservation WHERE concert_id = {} AND state = 'expired'", other.concert_id);
