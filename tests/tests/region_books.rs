@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "a test's helpers")]
 
+#[path = "region_books/interleave.rs"]
+mod interleave;
 #[path = "region_books/world.rs"]
 mod world;
 
