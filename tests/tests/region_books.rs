@@ -312,9 +312,8 @@ async fn one_sick_concert_hides_from_nobody_and_stops_no_other() {
     let sick = world.join(1, 2, &[0], false).await;
     world.allocate(2).await.unwrap();
     let name = region_api::ConcertName::new("other").unwrap();
-    let other =
-        region_node::db::concerts::put(&world.books.db, &name, &definition(&[10]), 3, "operator", &*world.books);
-    let other = other.await.unwrap();
+    let second = definition(&[10]);
+    let other = concerts::put(&world.books.db, &name, &second, 3, "operator", &*world.books).await.unwrap();
     world
         .exec(&format!(
             "ALTER TABLE quota DISABLE TRIGGER quota_only_grows;
