@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::allocator::AllocatorState;
 use crate::books::Books;
 use crate::catalog::Catalog;
-use crate::config::{Config, Secret};
+use crate::config::{Config, Role, Secret};
 use crate::db::Db;
 use crate::http::{Gate, Jwks, Peers, Polls};
 use crate::limits;
@@ -77,6 +77,9 @@ impl App {
         let mut missing = Vec::new();
         if self.shutdown.is_cancelled() {
             missing.push("the node is stopping".to_owned());
+        }
+        if !self.config.has(Role::Intake) {
+            missing.push("role intake: this node takes no reservations".to_owned());
         }
         if self.draining.load(std::sync::atomic::Ordering::Relaxed) {
             missing.push("draining by an operator's wish".to_owned());

@@ -15,6 +15,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::buyers::{Buyers, Reading};
 use crate::clock;
 use crate::db::concerts::{self, ConcertRow};
 use crate::db::{Db, DbError, snapshot};
@@ -40,6 +41,8 @@ pub struct Catalog {
     epoch_ms: AtomicU64,
     /// Who left the queue through this node since their concert was last read.
     left: Mutex<Vec<(i32, Entry)>>,
+    /// Who has bought already.
+    pub buyers: Buyers,
     started: Instant,
     refreshed_at_ms: AtomicU64,
 }
@@ -52,6 +55,7 @@ impl Default for Catalog {
             refreshed: Notify::new(),
             epoch_ms: AtomicU64::new(clock::now_ms()),
             left: Mutex::default(),
+            buyers: Buyers::default(),
             started: Instant::now(),
             refreshed_at_ms: AtomicU64::new(0),
         }
@@ -115,9 +119,14 @@ struct Memory {
 /// Reads everything anew, about once a second, until the end.
 pub async fn run(catalog: Arc<Catalog>, db: Db, queue: Queue, region: RegionName, shutdown: CancellationToken) {
     let mut memory: HashMap<i32, Memory> = HashMap::new();
+    let mut reading = Reading::default();
     let mut failing = false;
     loop {
-        match refresh(&catalog, &db, &queue, &region, &mut memory).await {
+        let refreshed = async {
+            refresh(&catalog, &db, &queue, &region, &mut memory).await?;
+            catalog.buyers.read(&db, &mut reading).await
+        };
+        match refreshed.await {
             Ok(()) => {
                 if std::mem::take(&mut failing) {
                     tracing::info!("the catalog is being refreshed again");

@@ -48,6 +48,16 @@ pub const STATUS_QUEUE_MAX: usize = 20_000;
 pub const STATUS_FRESH: Duration = Duration::from_millis(900);
 /// Cached rows per node (about 200 bytes each).
 pub const STATUS_CACHE_MAX: usize = 500_000;
+/// People per concert who may wait in SQL for a tier or a quantity that is not there, beyond as many as there are unsold
+/// tickets (each takes one at least): they are a row per tier there, and would be served only after all before them gave
+/// up. Whoever is one too many is told that it is sold out.
+pub const WAITING_MAX: u64 = 100_000;
+/// Buyers that a node remembers, 24 bytes each; beyond it only the allocator knows the limit per person.
+pub const BUYERS_MAX: usize = 1_000_000;
+/// Tickets read in one query for that: a fraction of a second of the database's time at the first start.
+pub const BUYERS_READ_MAX: u32 = 50_000;
+/// Such queries in one refresh of the catalog: what is left is read with the next.
+pub const BUYERS_READS_MAX: u32 = 8;
 /// Longest `x-request-id` taken over from a client, bytes.
 pub const REQUEST_ID_MAX_BYTES: usize = 64;
 /// An event stream looks for a change this often: a poll's price without a poll's overhead.

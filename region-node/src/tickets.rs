@@ -69,7 +69,10 @@ impl Tickets {
         let code = TicketCode { ticket, concert, tier, holder: row.holder_hash.into_bytes() };
         Ok(Ticket {
             ticket,
-            reservation: self.reservation(&row, &code.concert)?,
+            reservation: match &row.id_text {
+                Some(text) => text.clone(),
+                None => self.reservation(&row, &code.concert)?,
+            },
             status: row.status,
             code: code.sign(&self.signer),
             concert: code.concert,
@@ -107,7 +110,8 @@ impl Tickets {
         })
     }
 
-    /// An id of the ticket's reservation: signed anew, for the place, with what was sold.
+    /// An id of the ticket's reservation: signed anew, for the place, with what was sold. For sales of earlier versions,
+    /// and of payments that only the provider knew of: there the buyer's own text was never seen with them.
     fn reservation(&self, row: &TicketRow, concert: &ConcertName) -> Result<String, DbError> {
         let corrupt = || DbError::Corrupt(format!("reservation {} of a ticket", row.entry));
         let id = ReservationId {

@@ -3,6 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers")]
 
+#[path = "http/again.rs"]
+mod again;
+#[path = "http/news.rs"]
+mod news;
+#[path = "http/regions.rs"]
+mod regions;
+#[path = "http/who.rs"]
+mod who;
 #[path = "http/world.rs"]
 mod world;
 

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "a test's helpers")]
 
+#[path = "region_books/interleave.rs"]
+mod interleave;
 #[path = "region_books/world.rs"]
 mod world;
 
@@ -272,4 +274,67 @@ async fn a_crash_between_any_two_steps_repeats_nothing_and_skips_nothing() {
     world.allocate(4).await.unwrap();
     world.audit(&joined).await;
     scenario.teardown();
+}
+
+/// One ticket is left, everybody wants two: no endless list of people who wait for what will hardly come.
+#[tokio::test]
+async fn those_whom_the_rest_does_not_fit_wait_up_to_a_bound() {
+    let world = World::new(&definition(&[3])).await;
+    let first = world.join(1, 2, &[0], false).await;
+    world.allocate(2).await.unwrap();
+    let mut others = Vec::new();
+    for user in 2..12 {
+        others.push(world.join(user, 2, &[0], false).await);
+    }
+    let mut allocator = region_node::allocator::Allocator::unlocked(&world.books).await.unwrap().keeping(2);
+    for _ in 0..4 {
+        allocator.round().await.unwrap();
+    }
+    // Three are unsold and two more may wait.
+    assert_eq!(world.count("SELECT count(DISTINCT entry) FROM waiting").await, 5);
+    assert_eq!(
+        world.count("SELECT count(*) FROM reservation WHERE state = 'rejected' AND reason = 'sold_out'").await,
+        5
+    );
+    let one = world.join(20, 1, &[0], false).await;
+    for _ in 0..4 {
+        allocator.round().await.unwrap();
+    }
+    assert_eq!(world.state(&one).await, "held", "whom it fits is served");
+    let everybody: Vec<_> = [first, one].into_iter().chain(others).collect();
+    world.audit(&everybody).await;
+}
+
+/// A concert whose books refuse is reported, and the others go on.
+#[tokio::test]
+async fn one_sick_concert_hides_from_nobody_and_stops_no_other() {
+    let world = World::new(&definition(&[10])).await;
+    let sick = world.join(1, 2, &[0], false).await;
+    world.allocate(2).await.unwrap();
+    let name = region_api::ConcertName::new("other").unwrap();
+    let second = definition(&[10]);
+    let other = concerts::put(&world.books.db, &name, &second, 3, "operator", &*world.books).await.unwrap();
+    world
+        .exec(&format!(
+            "ALTER TABLE quota DISABLE TRIGGER quota_only_grows;
+         UPDATE quota SET held_in = 0 WHERE concert_id = {sick};
+         UPDATE book SET book = book + 1 WHERE concert_id = {other};
+         INSERT INTO ledger (concert_id, book, kind, tier, entry, tickets)
+             SELECT {other}, book, 'hold', 0, 1::bigint << 40 | 1, 2 FROM book WHERE concert_id = {other};
+         UPDATE quota SET held_in = 2 WHERE concert_id = {other};
+         INSERT INTO reservation (concert_id, entry, user_hash, arrival_ms, state, tier, quantity, amount, held_at,
+                                  hold_expires_at, book)
+             SELECT {other}, 1::bigint << 40 | 1, gen_random_uuid(), 1, 'held', 0, 2, 2000, now(), now(), book
+             FROM book WHERE concert_id = {other};
+         UPDATE reservation SET hold_expires_at = now() - interval '1 s'",
+            sick = world.id(),
+            other = other.concert_id
+        ))
+        .await;
+    let error = recycler::round(&world.books).await.unwrap_err();
+    assert!(!error.is_transient() && format!("{error:?}").contains("held_not_negative"), "{error:?}");
+    assert_eq!(world.state(&sick).await, "held", "what cannot be booked does not happen");
+    let released =
+        format!("SELECT count(*) FROM reservation WHERE concert_id = {} AND state = 'expired'", other.concert_id);
+    assert_eq!(world.count(&released).await, 1, "the other concert's hold came back");
 }

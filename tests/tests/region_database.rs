@@ -4,29 +4,16 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers")]
 
 use ops::local::testing;
-use region_api::wire::{BookKind, ConcertDefinition, LedgerCursor, TierDefinition};
-use region_api::{ConcertName, Currency, Entry, Money, RegionName, TierName, Timestamp};
+use region_api::wire::{BookKind, ConcertDefinition, LedgerCursor};
+use region_api::{ConcertName, Entry, RegionName};
 use region_node::db::book::NoFloor;
 use region_node::db::concerts::PutError;
 use region_node::db::status::Found;
-use region_node::db::{self, Db, DbConfig, DbError, concerts, ledger, migrate};
-use zeroize::Zeroizing;
+use region_node::db::{self, Db, DbError, concerts, ledger, migrate};
+use tests::region::east;
 
 async fn connect(database: &testing::TestDatabase) -> Db {
-    let address = database.address();
-    let config = DbConfig {
-        host: address.host.to_string(),
-        port: address.port,
-        user: address.user.clone(),
-        database: address.database.clone(),
-        password: Some(Zeroizing::new(address.password.clone())),
-        pool_size: 4,
-    };
-    Db::connect(&config).await.unwrap()
-}
-
-fn east() -> RegionName {
-    RegionName::new("east").unwrap()
+    tests::region::connect(database.address()).await
 }
 
 fn name() -> ConcertName {
@@ -34,30 +21,7 @@ fn name() -> ConcertName {
 }
 
 fn definition(totals: &[u64]) -> ConcertDefinition {
-    let tier = |(index, &total): (usize, &u64)| TierDefinition {
-        tier: TierName::new(&format!("T{index}")).unwrap(),
-        title: String::new(),
-        price: Money { amount: 1000, currency: Currency::new("EUR").unwrap() },
-        total,
-    };
-    ConcertDefinition {
-        concert: None,
-        title: "A concert".into(),
-        venue: "A hall".into(),
-        starts_at: None,
-        sale_opens_at: Timestamp::from_ms(1_000),
-        sale_closes_at: None,
-        hold_ms: 600_000,
-        max_per_order: 4,
-        max_per_person: 4,
-        max_per_identity: None,
-        guests: true,
-        challenge: false,
-        waitlist_factor: None,
-        shards: Some(4),
-        tiers: totals.iter().enumerate().map(tier).collect(),
-        weights: None,
-    }
+    tests::region::definition(totals, 4)
 }
 
 #[tokio::test]

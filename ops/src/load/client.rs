@@ -152,6 +152,13 @@ pub struct Phone {
     sandbox: Option<String>,
 }
 
+impl Payment {
+    /// Whether nothing is to be paid: then this has bought the tickets.
+    pub fn is_free(&self) -> bool {
+        self.intent == region_api::wire::Payment::FREE
+    }
+}
+
 impl Phone {
     /// `region` and `sandbox` are base URLs without a trailing slash.
     pub fn new(http: Client, region: String, sandbox: Option<String>) -> Self {

@@ -13,6 +13,7 @@ mod places;
 pub mod postgres;
 pub mod process;
 pub mod redis;
+pub mod redis_cluster;
 mod schemathesis;
 pub mod testing;
 pub mod user;

@@ -27,6 +27,7 @@ pub(crate) fn decide(
     ground: &Ground,
     places: &[Place],
     waited: usize,
+    mut room: u64,
     mut jitter: impl FnMut() -> f64,
 ) -> Outcome {
     let known = Known::of(&ground.owned);
@@ -85,7 +86,13 @@ pub(crate) fn decide(
                         outcome.taken = n + 1;
                         continue;
                     }
-                    (Decision::Wait, None) => decided.waits.push(n),
+                    (Decision::Wait, None) if room == 0 => {
+                        decided.others.push(Other { place: n, becomes: Becomes::RejectedSoldOut });
+                    }
+                    (Decision::Wait, None) => {
+                        room -= 1;
+                        decided.waits.push(n);
+                    }
                     (Decision::RejectLimit, None) => {
                         decided.others.push(Other { place: n, becomes: Becomes::RejectedLimit });
                     }

@@ -23,6 +23,8 @@ pub(crate) struct House {
     pub(crate) passed: bool,
     /// People who waited were told no; there may be more of them.
     pub(crate) ended: u64,
+    /// People who waited beside the queue before that.
+    pub(crate) waiting: u64,
 }
 
 /// One round for a concert. `tails` are Redis's states of the shards.
@@ -39,7 +41,7 @@ pub(crate) async fn keep(books: &Books, concert: &ConcertRow, tails: &[ShardStat
     };
     let close = over && concert.closed_at_ms.is_none();
     if plan.is_empty() && !end_waiting && !close {
-        return Ok(House::default());
+        return Ok(House { waiting: now.waiting.count, ..House::default() });
     }
     let mut client = books.db.client().await?;
     let tx = client.transaction().await.map_err(DbError::from)?;
@@ -47,7 +49,8 @@ pub(crate) async fn keep(books: &Books, concert: &ConcertRow, tails: &[ShardStat
     let (stock, generations, ranges) = read(&tx, id).await?;
     let generations = with_tails(&generations, tails);
     let plan = self::plan(concert, over, &stock, &generations, &ranges, bound.as_deref());
-    let mut house = House { book: Some(u64::try_from(locked.book).unwrap_or(0)), ..House::default() };
+    let book = Some(u64::try_from(locked.book).unwrap_or(0));
+    let mut house = House { book, waiting: now.waiting.count, ..House::default() };
     write(&tx, id, locked.book, &plan, &mut house).await?;
     if let Some(doomed) = &plan.doomed {
         house.ended = ranges::end_waiting(&tx, id, doomed.as_deref(), END_WAITING_MOST).await?;

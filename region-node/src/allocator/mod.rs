@@ -15,6 +15,7 @@ use crate::db::book::Floor as _;
 use crate::db::concerts::{self, ConcertRow};
 use crate::db::{DbError, db_fail_point, to_u64};
 use crate::generations;
+use crate::limits;
 use feed::Feed;
 use foldhash::HashMap;
 use metrics::{counter, gauge, histogram};
@@ -89,7 +90,8 @@ async fn lead(books: &Books, state: &AllocatorState) -> Result<Led, BooksError> 
     if !locked.map_err(DbError::from)?.get::<_, bool>(0) {
         return Ok(Led::Standby);
     }
-    let mut active = Allocator { books, batches: Batches::prepare(dedicated).await?, lines: HashMap::default() };
+    let batches = Batches::prepare(dedicated).await?;
+    let mut active = Allocator { books, batches, lines: HashMap::default(), waiting_max: limits::WAITING_MAX };
     state.active.store(true, Ordering::Relaxed);
     gauge!("boxoffice_allocator_active").set(1.0);
     loop {
@@ -102,6 +104,7 @@ pub struct Allocator<'a> {
     books: &'a Books,
     batches: Batches,
     lines: HashMap<i32, Line>,
+    waiting_max: u64,
 }
 
 /// One concert.
@@ -112,6 +115,8 @@ struct Line {
     dry: bool,
     /// The last batch was full: go on at once.
     busy: bool,
+    /// People who wait beside the queue: as housekeeping counted them, and those who came since.
+    waiting: u64,
     /// Decided and not yet trimmed in Redis.
     to_trim: Vec<CursorMove>,
     /// Halted or unsound: only looked at again by housekeeping.
@@ -123,7 +128,7 @@ impl Line {
     /// One that is left alone until then.
     fn resting(concert: ConcertRow, house_at: Instant) -> Self {
         let feed = Feed::new(concert.queue(), &[]);
-        Self { concert, feed, dry: true, busy: false, to_trim: vec![], resting: true, house_at }
+        Self { concert, feed, dry: true, busy: false, waiting: 0, to_trim: vec![], resting: true, house_at }
     }
 }
 
@@ -136,6 +141,8 @@ pub(crate) struct Batch {
     pub(crate) dry: bool,
     /// The definition changed since it was read.
     pub(crate) stale: bool,
+    /// Places that wait from now on.
+    pub(crate) waits: usize,
 }
 
 impl<'a> Allocator<'a> {
@@ -143,7 +150,13 @@ impl<'a> Allocator<'a> {
     /// once are safe.
     pub async fn unlocked(books: &'a Books) -> Result<Self, BooksError> {
         let batches = Batches::connect(&books.db).await?;
-        Ok(Self { books, batches, lines: HashMap::default() })
+        Ok(Self { books, batches, lines: HashMap::default(), waiting_max: limits::WAITING_MAX })
+    }
+
+    /// With another bound than [`limits::WAITING_MAX`].
+    #[must_use]
+    pub fn keeping(self, waiting_max: u64) -> Self {
+        Self { waiting_max, ..self }
     }
 
     /// Every concert once; then, when none had a full batch, a pause.
@@ -210,7 +223,7 @@ impl<'a> Allocator<'a> {
         let generations = generations::ensure(books, &concert).await?;
         let tails = books.queue.shards(concert.queue()).await?;
         let mut passed = false;
-        loop {
+        let waiting = loop {
             let house = match house::keep(books, &concert, &tails).await {
                 Err(BooksError::Db(error)) => {
                     books.halt_if_unsound(&concert.concert, &error).await?;
@@ -223,17 +236,17 @@ impl<'a> Allocator<'a> {
             }
             passed |= house.passed;
             if house.ended == 0 {
-                break;
+                break house.waiting;
             }
-        }
+        };
         let kept = line.filter(|line| !passed && !line.resting && line.feed.covers(&generations));
         let generations =
             if passed { crate::db::generations::load(&books.db, concert.concert_id).await? } else { generations };
         Ok(match kept {
-            Some(line) => Line { concert, house_at, ..line },
+            Some(line) => Line { concert, house_at, waiting, ..line },
             None => {
                 let feed = Feed::new(concert.queue(), &generations);
-                Line { concert, feed, dry: false, busy: false, to_trim: vec![], resting: false, house_at }
+                Line { waiting, dry: false, resting: false, ..Line::resting(concert, feed, house_at) }
             }
         })
     }
@@ -270,7 +283,8 @@ impl<'a> Allocator<'a> {
         let trims = std::mem::take(&mut line.to_trim);
         let (books, batches, feed) = (self.books, &self.batches, &mut line.feed);
         let began = Instant::now();
-        let transaction = transact(books, batches, &line.concert, &places, &mut line.to_trim);
+        let bound = Bound { waiting: line.waiting, most: self.waiting_max };
+        let transaction = transact(books, batches, &line.concert, &places, bound, &mut line.to_trim);
         // Reading ahead and trimming go on while PostgreSQL works.
         let (done, refilled, trimmed) =
             tokio::join!(transaction, feed.refill(&books.queue), trim(books, &line.concert, trims));
@@ -289,6 +303,7 @@ impl<'a> Allocator<'a> {
         counter!("boxoffice_allocator_decided_total").increment(batch.decided as u64);
         let keep = taken.len() - undecided;
         line.feed.put_back(taken.into_iter().skip(keep).collect());
+        line.waiting += batch.waits as u64;
         line.dry = batch.dry;
         if batch.dry && (undecided > 0 || !line.feed.is_empty()) {
             self.books.standing.note_dry();
@@ -313,12 +328,22 @@ impl<'a> Allocator<'a> {
     }
 }
 
+/// How many may wait beside the queue.
+#[derive(Debug, Clone, Copy)]
+struct Bound {
+    /// So many do already.
+    waiting: u64,
+    /// So many more than there are unsold tickets may.
+    most: u64,
+}
+
 /// One transaction. Returns what it did and how many of `places` stay in the queue, counted from the end.
 async fn transact(
     books: &Books,
     batches: &Batches,
     concert: &ConcertRow,
     places: &[Place],
+    bound: Bound,
     to_trim: &mut Vec<CursorMove>,
 ) -> Result<(Batch, usize), DbError> {
     let id = concert.concert_id;
@@ -326,17 +351,19 @@ async fn transact(
     let stale = ground.version != concert.version;
     if stale || ground.over {
         batches.roll_back().await?;
-        return Ok((Batch { stale, dry: ground.over, decided: 0 }, places.len()));
+        return Ok((Batch { stale, dry: ground.over, ..Batch::default() }, places.len()));
     }
     let mut all = std::mem::take(&mut ground.waiting);
     let waited = all.len();
     // When those who waited fill a batch, the queue's turn comes with the next.
     let room = BATCH_MAX.saturating_sub(waited).min(places.len());
     all.extend_from_slice(&places[..room]);
-    let outcome = decide::decide(&concert.definition, &ground, &all, waited, rand::random::<f64>);
+    let unsold: u64 = ground.stock.iter().map(|tier| tier.unsold()).sum();
+    let room = unsold.saturating_add(bound.most).saturating_sub(bound.waiting);
+    let outcome = decide::decide(&concert.definition, &ground, &all, waited, room, rand::random::<f64>);
     let from_queue = outcome.taken.saturating_sub(waited);
-    let batch = Batch { decided: outcome.taken, dry: outcome.dry, stale: false };
     let decided = outcome.decided;
+    let batch = Batch { decided: outcome.taken, dry: outcome.dry, stale: false, waits: decided.waits.len() };
     if decided.is_empty() {
         batches.roll_back().await?;
         return Ok((batch, places.len() - from_queue));

@@ -1,4 +1,5 @@
-//! What somebody was given before for the same request, or still has: asked when nobody new is taken any more.
+//! What the database remembers of somebody: what they were given before for the same request or still have (asked when
+//! nobody new is taken any more), and how many tickets they have.
 //!
 //! Only reads.
 
@@ -16,9 +17,15 @@ pub struct Earlier {
     quantity: u8,
     tiers: Tiers,
     identity: Option<IdentityHash>,
+    id_text: Option<String>,
 }
 
 impl Earlier {
+    /// Its id as its buyer has it, where that was seen.
+    pub fn id_text(&self) -> Option<&str> {
+        self.id_text.as_deref()
+    }
+
     /// A signed id's contents for it. Of tiers it names the one that was given.
     pub fn id(&self, region: RegionName, concert: ConcertName) -> ReservationId {
         ReservationId {
@@ -36,7 +43,7 @@ impl Earlier {
 }
 
 const EARLIER: &str = "
-SELECT entry, arrival_ms, quantity, identity_hash, ARRAY[coalesce(tier, 0)] AS tiers
+SELECT entry, arrival_ms, quantity, identity_hash, ARRAY[coalesce(tier, 0)] AS tiers, id_text
 FROM reservation
 WHERE concert_id = $1 AND user_hash = $2 AND state <> 'alias'
     AND (request_id = $3 OR state IN ('held', 'expiring'))
@@ -57,7 +64,17 @@ pub async fn earlier(db: &Db, concert_id: i32, user: UserHash, request_id: Uuid)
         quantity: u8::try_from(row.get::<_, i16>(2)).map_err(|_| DbError::Corrupt("a quantity beyond 255".into()))?,
         tiers: tiers.into_iter().filter_map(|tier| TierNo::try_from(tier).ok()).collect(),
         identity: row.get::<_, Option<Uuid>>(3).map(IdentityHash::from_uuid),
+        id_text: row.get(5),
     }))
+}
+
+/// Tickets that this user holds or has bought.
+pub async fn owned(db: &Db, concert_id: i32, user: UserHash) -> Result<u64, DbError> {
+    let client = db.client().await?;
+    let select = "SELECT coalesce(sum(quantity), 0) FROM reservation
+                  WHERE concert_id = $1 AND user_hash = $2 AND state IN ('held', 'expiring', 'sold')";
+    let statement = client.prepare_cached(select).await?;
+    Ok(to_u64(client.query_one(&statement, &[&concert_id, &user.to_uuid()]).await?.get(0)))
 }
 
 /// Per tier number: the quota's epoch, and which database it was registered by.

@@ -202,13 +202,15 @@ WHERE concert_id = $1 ORDER BY shard, generation";
 pub(crate) const RANGES: &str = "
 SELECT shard, generation, from_seq, to_seq, reason, unsold FROM rejected_range
 WHERE concert_id = $1 ORDER BY shard, generation, from_seq, book";
-// One row per person: the one of the tier they like best.
+// One row per person: the one of the tier they like best. Read in order from an index of its own: nothing is sorted.
 const WAITING: &str = "
-WITH w AS (SELECT arrival_ms, row_number() OVER (ORDER BY arrival_ms) - 1 AS place, count(*) OVER () AS people
-           FROM waiting WHERE concert_id = $1 AND tier = tiers[1])
-SELECT coalesce(max(people), 0)::bigint, greatest(1, coalesce(max(people), 0) / 256)::bigint,
-       coalesce(array_agg(arrival_ms ORDER BY place) FILTER (WHERE place % greatest(1, people / 256) = 0), '{}')
-FROM w";
+WITH n AS (SELECT count(*) AS people FROM waiting WHERE concert_id = $1 AND tier = tiers[1])
+SELECT n.people, greatest(1, n.people / 256),
+       coalesce((SELECT array_agg(w.arrival_ms ORDER BY w.place)
+                 FROM (SELECT arrival_ms, row_number() OVER (ORDER BY arrival_ms) - 1 AS place
+                       FROM waiting WHERE concert_id = $1 AND tier = tiers[1]) w
+                 WHERE w.place % greatest(1, n.people / 256) = 0), '{}')
+FROM n";
 
 /// Reads everything that a node shows about a concert. The statements are pipelined; each is consistent in itself.
 pub async fn snapshot(db: &Db, concert_id: i32) -> Result<Snapshot, DbError> {
@@ -321,6 +323,35 @@ pub async fn left_since(db: &Db, concert_id: i32, since_ms: u64, most: u32) -> R
         Ok(Left { entry, user, cancelled: row.get(2), at_ms: to_u64(row.get(3)) })
     };
     rows.iter().map(read).collect()
+}
+
+/// Somebody who bought a ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bought {
+    /// The concert's number here.
+    pub concert_id: i32,
+    /// Who.
+    pub user: UserHash,
+    /// When, milliseconds since 1970 by the database's clock.
+    pub at_ms: u64,
+}
+
+/// Tickets issued since a time (milliseconds since 1970), oldest first, at most `most`. As with [`left_since`], ask
+/// again from 30 s before the last one that you saw.
+pub async fn bought_since(db: &Db, since_ms: u64, most: u32) -> Result<Vec<Bought>, DbError> {
+    let client = db.client().await?;
+    let statement = client
+        .prepare_cached(
+            "SELECT t.concert_id, r.user_hash, (extract(epoch FROM t.issued_at) * 1000)::bigint
+             FROM ticket t JOIN reservation r ON r.concert_id = t.concert_id AND r.entry = t.entry
+             WHERE t.issued_at >= 'epoch'::timestamptz + $1::bigint * interval '1 ms'
+             ORDER BY t.issued_at LIMIT $2",
+        )
+        .await?;
+    let rows = client.query(&statement, &[&to_i64(since_ms), &i64::from(most)]).await?;
+    let read =
+        |row: &Row| Bought { concert_id: row.get(0), user: UserHash::from_uuid(row.get(1)), at_ms: to_u64(row.get(2)) };
+    Ok(rows.iter().map(read).collect())
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub struct TicketRow {
     pub quantity: i16,
     /// Where the concert asks for one.
     pub identity_hash: Option<Uuid>,
+    /// That reservation's id as its buyer has it; none where the sale did not come from a buyer's call.
+    pub id_text: Option<String>,
 }
 
 /// Reads a ticket.
@@ -38,7 +40,7 @@ pub async fn read(db: &Db, ticket: Uuid) -> Result<Option<TicketRow>, DbError> {
     let statement = client
         .prepare_cached(
             "SELECT c.concert, n.name, t.tier, t.status, t.holder_hash, t.entry, r.arrival_ms, r.user_hash, r.quantity,
-                    r.identity_hash
+                    r.identity_hash, r.id_text
              FROM ticket t JOIN concert c USING (concert_id)
              JOIN tier n ON n.concert_id = t.concert_id AND n.tier = t.tier
              JOIN reservation r ON r.concert_id = t.concert_id AND r.entry = t.entry
@@ -57,6 +59,7 @@ pub async fn read(db: &Db, ticket: Uuid) -> Result<Option<TicketRow>, DbError> {
         user_hash: row.get(7),
         quantity: row.get(8),
         identity_hash: row.get(9),
+        id_text: row.get(10),
     }))
 }
 

@@ -1,7 +1,7 @@
 //! `POST /v1/concerts/{concert}/reservations`: a place in the queue, on disk before the answer.
 //!
 //! Rejections come in a fixed order: session, home, body, concert, sale window, guests, challenge, tiers, limits,
-//! identity, then what the queue says. Nothing is stored before all of them have passed.
+//! identity, what was bought before, then what the queue says. Nothing is stored before all of them have passed.
 
 use axum::body::HttpBody;
 use axum::response::{IntoResponse, Response};
@@ -20,6 +20,7 @@ use super::problem::Refusal;
 use super::standing::{self, Standing};
 use super::{acts, caller};
 use crate::app::App;
+use crate::config::Role;
 use crate::db::find;
 use crate::queue::{JoinError, JoinItem, JoinOutcome, Joined};
 use crate::view::View;
@@ -64,6 +65,9 @@ where
         return Err(Refusal::new(Code::ChallengeRequired, "solve a challenge first: GET /v1/challenge"));
     }
     let item = item(app, &view, user, &asked)?;
+    if app.catalog.buyers.have(view.concert_id(), user) {
+        within_limit(app, &view, user, &asked).await?;
+    }
     let need = if asked.any_quantity { 1 } else { u64::from(asked.quantity) };
     if view.sold_out(&item.tiers, need) {
         let refusal = Refusal::new(Code::SoldOut, "nothing that you asked for is left, anywhere");
@@ -75,6 +79,9 @@ where
 
 /// The sale window, by the database's clock; and whether this node takes anybody.
 fn open(app: &App, view: &View) -> Result<(), Refusal> {
+    if !app.config.has(Role::Intake) {
+        return Err(Refusal::overloaded("this node takes no reservations (role intake); ask another of the region"));
+    }
     if app.draining.load(Ordering::Relaxed) {
         return Err(Refusal::overloaded("this node takes no new reservations at the moment"));
     }
@@ -89,6 +96,23 @@ fn open(app: &App, view: &View) -> Result<(), Refusal> {
     }
 }
 
+/// The limit per person over all orders, as far as it is certain now: for who has bought before, and is not asking for
+/// what they have already. The allocator decides for everybody.
+async fn within_limit(app: &App, view: &View, user: UserHash, asked: &JoinRequest) -> Result<(), Refusal> {
+    if find::earlier(&app.db, view.concert_id(), user, asked.request_id).await?.is_some() {
+        return Ok(());
+    }
+    let most = u64::from(view.parts().concert.definition.max_per_person);
+    let left = most.saturating_sub(find::owned(&app.db, view.concert_id(), user).await?);
+    let need = if asked.any_quantity { 1 } else { u64::from(asked.quantity) };
+    if need <= left {
+        return Ok(());
+    }
+    let detail =
+        format!("quantity: {} is over the limit per person over all orders; {left} are left to you", asked.quantity);
+    Err(Refusal::new(Code::LimitExceeded, detail))
+}
+
 /// Who asks again for what they were given before gets that, also when nobody new is taken any more.
 async fn earlier(
     app: &Arc<App>,
@@ -100,11 +124,20 @@ async fn earlier(
     if matches!(refusal.code(), Code::SaleNotOpen) {
         return Err(refusal);
     }
+    // The queue knows its own, undecided ones too. While it is away the database is asked alone.
+    if let Ok(item) = item(app, view, user, asked) {
+        match app.queue.find(view.queue(), item).await {
+            Ok(Some(joined)) => return placed(app, view, joined).await,
+            Err(error @ JoinError::Conflict) => return Err(error.into()),
+            Ok(None) | Err(_) => {}
+        }
+    }
     match find::earlier(&app.db, view.concert_id(), user, asked.request_id).await? {
         Some(found) => {
             let id = found.id(app.config.region.clone(), view.parts().concert.concert.clone());
             let standing = standing::of(app, view, &id).await?;
-            Ok(write(app, view, &id, &standing, StatusCode::OK))
+            let text = found.id_text().map_or_else(|| id.sign(&app.keys), str::to_owned);
+            Ok(write(app, view, &id, text, &standing, StatusCode::OK))
         }
         None => Err(refusal),
     }
@@ -163,14 +196,20 @@ async fn placed(app: &Arc<App>, view: &View, joined: Joined) -> Result<Response,
         identity: joined.item.identity,
     };
     if joined.outcome == JoinOutcome::Fresh {
-        return Ok(write(app, view, &id, &Standing::Queued, StatusCode::ACCEPTED));
+        return Ok(write(app, view, &id, id.sign(&app.keys), &Standing::Queued, StatusCode::ACCEPTED));
     }
     let standing = standing::of(app, view, &id).await?;
-    Ok(write(app, view, &id, &standing, StatusCode::OK))
+    Ok(write(app, view, &id, id.sign(&app.keys), &standing, StatusCode::OK))
 }
 
-fn write(app: &App, view: &View, id: &ReservationId, standing: &Standing, status: StatusCode) -> Response {
-    let reservation = id.sign(&app.keys);
+fn write(
+    app: &App,
+    view: &View,
+    id: &ReservationId,
+    reservation: String,
+    standing: &Standing,
+    status: StatusCode,
+) -> Response {
     let queued = matches!(standing, Standing::Queued);
     let ahead = queued.then(|| view.ahead(id));
     let mut url = String::with_capacity(app.base.len() + reservation.len() + 17);

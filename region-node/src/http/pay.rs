@@ -56,7 +56,7 @@ pub(crate) async fn start(
         Ok(mine) => mine,
         Err(answer) => return Ok(answer),
     };
-    let started = app.payments.start(view.concert_id(), id.entry).await?;
+    let started = app.payments.start(view.concert_id(), id.entry, &text).await?;
     app.rows.forget(view.concert_id(), id.entry);
     let provider = if started.provider == "stripe" { ProviderName::Stripe } else { ProviderName::Sandbox };
     let payment = Payment {

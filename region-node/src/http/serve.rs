@@ -65,6 +65,8 @@ where
 {
     let connections = Arc::new(Semaphore::new(config.connections_max));
     let graceful = GracefulShutdown::new();
+    // What hyper cannot parse it answers itself, with a bare 400, 414 or 431 and a close: it has no hook for another body
+    // (hyperium/hyper#3225), so these few answers alone are no problem documents. Nothing of such a request reaches us.
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())

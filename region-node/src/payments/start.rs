@@ -1,12 +1,13 @@
 //! `POST …/payment`: one intent per hold, however often and however concurrently it is asked for.
 //!
 //! The provider's idempotency key is made of the hold itself, so two calls at once get one intent, and a call that died
-//! half way is finished by the next. The amount is the hold's; a client cannot name one.
+//! half way is finished by the next. The amount is the hold's; a client cannot name one. What costs nothing is sold at
+//! once: there is nothing that a provider could be asked for.
 
 use super::Payments;
 use super::provider::{NewIntent, ProviderError};
 use crate::db::DbError;
-use crate::db::payments::{self, Opened, Payable};
+use crate::db::payments::{self, Opened, Payable, settle};
 use std::collections::BTreeMap;
 use time::OffsetDateTime;
 
@@ -43,16 +44,19 @@ pub enum StartError {
 }
 
 impl Payments {
-    /// Opens the payment of a hold, or gives the one that is open.
-    pub async fn start(&self, concert_id: i32, entry: region_api::Entry) -> Result<Started, StartError> {
+    /// Opens the payment of a hold, or gives the one that is open. `id_text`: the reservation's id as its buyer has it.
+    pub async fn start(&self, concert_id: i32, entry: region_api::Entry, id_text: &str) -> Result<Started, StartError> {
         let inner = &*self.0;
         let mut payable = self.payable(concert_id, entry.to_i64()).await?;
+        if payable.amount == 0 {
+            return self.give(concert_id, &payable, id_text).await;
+        }
         if payable.opened.is_none() {
             fail::fail_point!("payments.start.before_intent");
             let opened = self.open(&payable).await?;
             fail::fail_point!("payments.start.after_intent");
             // Not attached: the hold ended meanwhile, or another call was first with another intent. Look again.
-            payments::attach(&inner.db, concert_id, payable.entry, &payable, &opened).await?;
+            payments::attach(&inner.db, concert_id, &payable, &opened, id_text).await?;
             fail::fail_point!("payments.start.after_commit");
             payable = self.payable(concert_id, entry.to_i64()).await?;
         }
@@ -69,9 +73,26 @@ impl Payments {
         })
     }
 
+    /// Sells what costs nothing; again: the same answer.
+    async fn give(&self, concert_id: i32, payable: &Payable, id_text: &str) -> Result<Started, StartError> {
+        let inner = &*self.0;
+        let Some(expires_at) = payable.hold_expires_at else { return Err(StartError::NotHeld) };
+        if !settle::sell_free(&inner.db, concert_id, payable.entry, id_text).await? {
+            return Err(StartError::NotHeld);
+        }
+        Ok(Started {
+            provider: inner.provider.name().to_owned(),
+            intent: region_api::wire::Payment::FREE.to_owned(),
+            client_secret: String::new(),
+            checkout_url: None,
+            expires_at,
+        })
+    }
+
     async fn payable(&self, concert_id: i32, entry: i64) -> Result<Payable, StartError> {
         let payable = payments::payable(&self.0.db, concert_id, entry).await?;
-        payable.filter(|payable| payable.held).ok_or(StartError::NotHeld)
+        let may = |payable: &Payable| payable.held || payable.sold && payable.amount == 0;
+        payable.filter(may).ok_or(StartError::NotHeld)
     }
 
     async fn open(&self, payable: &Payable) -> Result<Opened, StartError> {

@@ -7,14 +7,42 @@ use super::failure::CallError;
 use super::functions::{BEGIN, NOTE_BOOK, PEEK, SETTLE, STATE, TRIM};
 use super::keys;
 use super::limits::{LAPSE_COOL_DOWN, LAPSES_MAX, SETTLE_ITEMS_MAX, VOID_COOL_DOWN};
-use super::types::{ConcertQueue, QueueEntry, QueueError, Sample, Settle, ShardState};
-use super::{Queue, Shard};
+use super::types::{
+    ConcertQueue, JoinError, JoinItem, JoinOutcome, Joined, QueueEntry, QueueError, Sample, Settle, ShardState,
+};
+use super::{Queue, Shard, shard_of};
 use foldhash::HashMap;
 use redis::{Cmd, Pipeline, Value};
 use std::sync::Arc;
 use std::time::Duration;
 
 impl Queue {
+    /// What a join of this item would find, without joining: the user's place while one is waiting or held, or the place
+    /// that this very request had. Only reads; an answer may come while joins are refused.
+    pub async fn find(&self, concert: ConcertQueue, item: JoinItem) -> Result<Option<Joined>, JoinError> {
+        let shard = self.inner.shard(concert, shard_of(&item.user, concert.shards));
+        let mut call = redis::cmd("HGET");
+        call.arg(&shard.keys.users).arg(&item.user.0[..]);
+        let value = self.try_call(shard.keys.slot, call).await.map_err(JoinError::from)?;
+        if value == Value::Nil {
+            return Ok(None);
+        }
+        let unreadable = |error: QueueError| JoinError::Unavailable(error.to_string());
+        let stored = bytes(value).map_err(unreadable)?;
+        let (is_final, place, same) = codec::stored_place(&stored, shard.shard, &item).map_err(unreadable)?;
+        let same_request = place.item.request_id == item.request_id;
+        if same_request && !same {
+            return Err(JoinError::Conflict);
+        }
+        let outcome = match (is_final, same_request) {
+            (true, false) => return Ok(None),
+            (true, true) => JoinOutcome::Final,
+            (false, _) => JoinOutcome::Repeat,
+        };
+        let (entry, arrival_ms) = (place.entry, place.arrival_ms);
+        Ok(Some(Joined { entry, arrival_ms, item: place.item_for(&item), outcome }))
+    }
+
     /// State of every shard that has a generation, by shard. A shard that is missing has none: Redis is new or was
     /// emptied, see [`Queue::begin_generation`].
     pub async fn shards(&self, concert: ConcertQueue) -> Result<Vec<ShardState>, QueueError> {

@@ -11,8 +11,14 @@ const FLAG_ANY: u8 = 1;
 const FLAG_IDENTITY: u8 = 2;
 /// An item whose identity follows its tail.
 const LENGTH_IDENTITY: u8 = 128;
+/// Where an item's tail has its flags.
+const TAIL_FLAGS: usize = 17;
 /// Bytes of a place before the item's tail.
 const PLACE_HEAD: usize = 14;
+/// Kinds from this one on are final.
+const PLACE_FINAL: u8 = 128;
+/// Bytes after the tail of a place that is final.
+const PLACE_NOT_BEFORE: usize = 6;
 
 /// Appends an item. Panics when it names more tiers than there is room for: the shell checks that before.
 pub(super) fn put_item(out: &mut Vec<u8>, item: &JoinItem) {
@@ -95,6 +101,30 @@ pub(super) struct Place {
     pub(super) entry: Entry,
     pub(super) arrival_ms: u64,
     pub(super) item: JoinItem,
+    /// Of its identity nothing but the first bytes is kept.
+    identity_head: Option<[u8; 4]>,
+}
+
+impl Place {
+    /// What the place is for, as its owner asks for it again: with the identity that they name, if it is that one.
+    pub(super) fn item_for(self, asked: &JoinItem) -> JoinItem {
+        let same = |identity: &IdentityHash| self.identity_head.is_some_and(|head| identity.0.starts_with(&head));
+        JoinItem { identity: asked.identity.filter(same), ..self.item }
+    }
+}
+
+/// Reads a user's place as it is stored: whether it is final, the place, and whether it is for this very item. (The
+/// function's `judge` compares in the same way.)
+pub(super) fn stored_place(bytes: &[u8], shard: u16, item: &JoinItem) -> Result<(bool, Place, bool), QueueError> {
+    let is_final = *bytes.first().ok_or(QueueError::Corrupt("an empty place"))? >= PLACE_FINAL;
+    let end = bytes.len().checked_sub(if is_final { PLACE_NOT_BEFORE } else { 0 });
+    let bytes = end.and_then(|end| bytes.get(..end)).ok_or(QueueError::Corrupt("too short"))?;
+    let place = PlaceBytes(bytes.to_vec()).decode(shard, item.user)?;
+    let mut wanted = Vec::with_capacity(80);
+    put_item(&mut wanted, item);
+    let tail_len = usize::from(wanted[0] & !LENGTH_IDENTITY);
+    let same = bytes.get(PLACE_HEAD..) == wanted.get(17..17 + tail_len);
+    Ok((is_final, place, same))
 }
 
 /// What the function says about an item that did not get a fresh place.
@@ -118,8 +148,11 @@ impl PlaceBytes {
         let generation = reader.generation()?;
         let arrival_ms = reader.number(6)?;
         let sequence = reader.number(5)?;
-        let tail_len = reader.0.len();
-        Ok(Place { entry: entry(shard, generation, sequence)?, arrival_ms, item: reader.tail(user, tail_len)? })
+        let tail = reader.0;
+        let item = reader.tail(user, tail.len())?;
+        let has_identity = tail.get(TAIL_FLAGS).is_some_and(|flags| flags & FLAG_IDENTITY != 0);
+        let identity_head = tail.last_chunk().copied().filter(|_| has_identity);
+        Ok(Place { entry: entry(shard, generation, sequence)?, arrival_ms, item, identity_head })
     }
 }
 
@@ -265,7 +298,12 @@ mod tests {
             let _ = shard_state(1, &bytes);
             let _ = sample(&bytes);
             let _ = stream_entry(&mut Vec::new(), (1, 1), 1 << 30, &bytes, 0, 10);
-            let _ = PlaceBytes(bytes).decode(1, UserHash([0; 16]));
+            let _ = PlaceBytes(bytes.clone()).decode(1, UserHash([0; 16]));
+            let item = JoinItem {
+                user: UserHash([0; 16]), request_id: Uuid::nil(), quantity: 1, tiers: Tiers::new(),
+                any_quantity: false, identity: None,
+            };
+            let _ = stored_place(&bytes, 1, &item);
         }
     }
 }

@@ -224,5 +224,6 @@ impl Ticket {
 fn had_already(place: &PlaceBytes, shard: u16, item: JoinItem, outcome: JoinOutcome) -> Result<Joined, JoinError> {
     let unreadable = |error| JoinError::Unavailable(format!("{error}"));
     let place = place.decode(shard, item.user).map_err(unreadable)?;
-    Ok(Joined { entry: place.entry, arrival_ms: place.arrival_ms, item: place.item, outcome })
+    let (entry, arrival_ms) = (place.entry, place.arrival_ms);
+    Ok(Joined { entry, arrival_ms, item: place.item_for(&item), outcome })
 }

@@ -38,7 +38,7 @@ pub struct Joined {
     pub entry: Entry,
     /// Redis's time when that place was given, milliseconds since 1970.
     pub arrival_ms: u64,
-    /// What the place is for (a repeat gets the first request's content, except `identity` and `request_id`).
+    /// What the place is for: a repeat gets the first request's content, with its identity where it names the same.
     pub item: JoinItem,
     /// `Fresh`: newly on disk. `Repeat`: same or another request while one is waiting or held. `Final`: the same
     /// request as one that has already reached a final state.

@@ -3,7 +3,7 @@
 use ops::local::testing::{self, TestDatabase};
 use ops::local::{Redis, own_address};
 use region_api::{KeyRing, TicketSigner};
-use region_node::config::Config;
+use region_node::config::{Config, Role};
 use region_node::node::{self, Listeners};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
@@ -29,7 +29,7 @@ pub(crate) struct World {
     pub(crate) secrets: Vec<String>,
     shutdown: CancellationToken,
     node: Option<JoinHandle<anyhow::Result<()>>>,
-    _database: TestDatabase,
+    pub(crate) database: TestDatabase,
     _folder: tempfile::TempDir,
 }
 
@@ -65,9 +65,42 @@ fn secret(folder: &Path, name: &str, text: &str) -> String {
     path.display().to_string()
 }
 
+/// What a node is started with.
+pub(crate) struct Setup<'a> {
+    pub(crate) region: &'a str,
+    /// Where it listens for everybody: other regions may have to know it before it starts.
+    pub(crate) public: TcpListener,
+    /// Names and addresses of the other regions.
+    pub(crate) peers: &'a [(&'a str, &'a str)],
+    /// Lines before the first table of its configuration.
+    pub(crate) first: &'a str,
+    /// Lines at its end.
+    pub(crate) more: &'a str,
+    /// Address of the payment provider.
+    pub(crate) provider: &'a str,
+}
+
+impl Setup<'_> {
+    /// Region `east`, by itself.
+    pub(crate) async fn east() -> Self {
+        let (region, provider) = ("east", "http://127.0.0.1:9");
+        Setup { region, public: place().await, peers: &[], first: "", more: "", provider }
+    }
+}
+
+/// A free place to listen at.
+pub(crate) async fn place() -> TcpListener {
+    TcpListener::bind((own_address(), 0)).await.unwrap()
+}
+
 impl World {
     /// A node of region `east` with these other regions as peers, and more TOML lines at the end.
     pub(crate) async fn start(peers: &[(&str, &str)], more: &str) -> Self {
+        Self::with(Setup { peers, more, ..Setup::east().await }).await
+    }
+
+    /// A node.
+    pub(crate) async fn with(setup: Setup<'_>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let database = testing::database().await.unwrap();
         let redis = testing::redis().await.unwrap();
@@ -75,12 +108,12 @@ impl World {
         let dir = folder.path();
         let ring = KeyRing::new(&[[1; 32], [2; 32], [3; 32], [4; 32]]).unwrap();
         let address = database.address();
-        let bind = async || TcpListener::bind((own_address(), 0)).await.unwrap();
-        let (public, admin) = (bind().await, bind().await);
+        let Setup { region, public, peers, first, more, provider } = setup;
+        let admin = place().await;
         let (public_at, admin_at) = (public.local_addr().unwrap(), admin.local_addr().unwrap());
         let peers: String = peers.iter().map(|(region, url)| format!("{region} = \"{url}\"\n")).collect();
         let config = format!(
-            "region = 'east'\nstate_dir = '{state}'\n\
+            "region = '{region}'\nstate_dir = '{state}'\n{first}\n\
              [public]\nlisten = '{public_at}'\nbase_url = 'http://{public_at}'\n\
              [admin]\nlisten = '{admin_at}'\noperator_token_file = '{operator}'\ndoor_token_file = '{door}'\n\
              [postgres]\nhost = '{host}'\nport = {port}\nuser = '{user}'\ndatabase = '{database}'\n\
@@ -88,7 +121,7 @@ impl World {
              [redis]\nurls = ['{redis}']\npassword_file = '{redis_password}'\n\
              [intake]\nshards = 2\n\
              [keys]\nring_file = '{ring}'\nticket_key_file = '{ticket}'\n\
-             [payments]\nprovider = 'sandbox'\napi_url = 'http://127.0.0.1:9'\nsecret_key_file = '{sk}'\n\
+             [payments]\nprovider = 'sandbox'\napi_url = '{provider}'\nsecret_key_file = '{sk}'\n\
              webhook_secret_file = '{whsec}'\n[peers]\n{peers}{more}",
             state = dir.join("state").display(),
             operator = secret(dir, "operator", OPERATOR),
@@ -107,6 +140,7 @@ impl World {
         );
         std::fs::create_dir(dir.join("state")).unwrap();
         let config = Config::from_toml(&config, "test").unwrap();
+        let takes_joins = config.has(Role::Intake);
         let shutdown = CancellationToken::new();
         let node = tokio::spawn(node::run(Listeners { public, admin }, config, shutdown.clone()));
         let mut secrets: Vec<String> = SECRETS.map(str::to_owned).to_vec();
@@ -121,19 +155,22 @@ impl World {
             secrets,
             shutdown,
             node: Some(node),
-            _database: database,
+            database,
             _folder: folder,
         };
-        world.ready().await;
+        world.ready(takes_joins).await;
         world
     }
 
-    async fn ready(&self) {
+    /// Waits until it is ready; without the role `intake`, until that is all that it lacks.
+    async fn ready(&self, takes_joins: bool) {
         for _ in 0..200 {
-            if let Ok(answer) = self.client.get(format!("{}/readyz", self.public)).send().await
-                && answer.status() == 200
-            {
-                return;
+            if let Ok(answer) = self.client.get(format!("{}/readyz", self.public)).send().await {
+                let (ready, text) = (answer.status() == 200, answer.text().await.unwrap());
+                let only_that = text.contains("role intake") && !text.contains("postgres") && !text.contains("redis");
+                if ready || !takes_joins && only_that {
+                    return;
+                }
             }
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
@@ -194,6 +231,26 @@ impl World {
     /// A join as somebody would send it.
     pub(crate) fn wish(quantity: u64) -> Value {
         json!({ "request_id": uuid::Uuid::new_v4(), "quantity": quantity, "tiers": ["A"] })
+    }
+
+    /// Asks until a reservation is in one of these states; slowly enough not to be voided.
+    pub(crate) async fn until(&self, session: &str, reservation: &str, states: &[&str]) -> Value {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        loop {
+            let answer = self.get(&format!("/v1/reservations/{reservation}"), Some(session)).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let seen = answer.json();
+            if states.iter().any(|state| seen["status"] == *state) {
+                return seen;
+            }
+            assert!(std::time::Instant::now() < deadline, "waited for {states:?}: {seen}");
+            tokio::time::sleep(std::time::Duration::from_millis(550)).await;
+        }
+    }
+
+    /// One number from its database.
+    pub(crate) async fn number(&self, query: &str) -> i64 {
+        self.database.connect().await.unwrap().query_one(query, &[]).await.unwrap().get(0)
     }
 
     /// Joins, and returns the reservation's id.

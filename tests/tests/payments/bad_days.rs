@@ -1,7 +1,7 @@
 //! The provider and this process at their worst: calls that fail before or after they are done, webhooks late, doubled
 //! and lost at once, and a death at every fail point.
 
-use crate::world::World;
+use crate::world::{ID_TEXT, World};
 use serde_json::json;
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ async fn crowd(w: &World, buyers: u64, strays: bool) {
     let mut opened = Vec::new();
     for number in 0..buyers {
         let entry = w.hold(1, 400.0 + (number * 31 % 200) as f64).await;
-        if let Ok(started) = w.payments.start(w.concert_id, entry).await {
+        if let Ok(started) = w.payments.start(w.concert_id, entry, ID_TEXT).await {
             opened.push((number, entry, started));
         }
     }

@@ -1,6 +1,6 @@
 //! Holds whose time is up while somebody may be paying.
 
-use crate::world::{PRICE, World};
+use crate::world::{ID_TEXT, PRICE, World};
 use serde_json::json;
 use std::time::Duration;
 
@@ -94,7 +94,7 @@ async fn no_payment_is_opened_while_the_provider_is_down_and_asking_again_is_saf
     let w = World::new(3).await;
     let entry = w.hold(1, LONG).await;
     w.faults(json!({"fail_after": 1.0, "operations": ["create"]})).await;
-    let refused = w.payments.start(w.concert_id, entry).await;
+    let refused = w.payments.start(w.concert_id, entry, ID_TEXT).await;
     assert!(matches!(refused, Err(region_node::payments::StartError::Unavailable(_))), "{refused:?}");
     w.faults(json!({})).await;
     w.start(entry).await;
@@ -172,7 +172,7 @@ async fn an_intent_that_was_opened_too_late_is_cancelled() {
     let w = World::still(3, |_| {}).await;
     w.faults(json!({"slow_ms": 300, "operations": ["create"]})).await;
     let entry = w.hold(1, 100.0).await;
-    let refused = w.payments.start(w.concert_id, entry).await;
+    let refused = w.payments.start(w.concert_id, entry, ID_TEXT).await;
     assert!(matches!(refused, Err(region_node::payments::StartError::NotHeld)), "{refused:?}");
     w.go();
     w.holds("SELECT count(*) = 1 FROM payment WHERE status = 'cancelled'").await;
@@ -198,7 +198,7 @@ async fn whoever_wins_the_race_money_and_tickets_agree() {
         let w = &w;
         async move {
             tokio::time::sleep(Duration::from_millis((number * 53 % 250) as u64)).await;
-            let Ok(started) = w.payments.start(w.concert_id, *entry).await else { return };
+            let Ok(started) = w.payments.start(w.concert_id, *entry, ID_TEXT).await else { return };
             let method = if number % 7 == 0 { "pm_card_processing" } else { "pm_card_visa" };
             w.pay(&started, method).await;
             if number % 5 == 0 {

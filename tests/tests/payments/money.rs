@@ -1,6 +1,6 @@
 //! The decision table, row by row, and who may speak for the provider.
 
-use crate::world::{PRICE, World};
+use crate::world::{ID_TEXT, PRICE, World};
 use region_node::db::payments::settle::Tail;
 use region_node::payments::{StartError, WebhookError};
 use serde_json::json;
@@ -26,7 +26,7 @@ async fn a_held_reservation_that_is_paid_is_sold_with_its_tickets() {
 async fn calls_at_once_get_one_intent_of_the_holds_amount() {
     let w = World::new(10).await;
     let entry = w.hold(2, LONG).await;
-    let calls = (0..8).map(|_| w.payments.start(w.concert_id, entry));
+    let calls = (0..8).map(|_| w.payments.start(w.concert_id, entry, ID_TEXT));
     let started = futures::future::join_all(calls).await;
     let first = started[0].as_ref().unwrap();
     assert!(started.iter().all(|one| one.as_ref().unwrap() == first));
@@ -43,7 +43,7 @@ async fn only_what_is_held_can_be_paid() {
     assert!(w.cancel(cancelled).await);
     let nobody = region_api::Entry::new(0, 1, 999).unwrap();
     for entry in [late, cancelled, nobody] {
-        assert!(matches!(w.payments.start(w.concert_id, entry).await, Err(StartError::NotHeld)), "{entry:?}");
+        assert!(matches!(w.payments.start(w.concert_id, entry, ID_TEXT).await, Err(StartError::NotHeld)), "{entry:?}");
     }
     assert!(w.provider().await.is_empty());
 }
@@ -304,4 +304,23 @@ async fn a_wrong_signature_changes_nothing() {
     assert_eq!(w.state(entry).await.0, "held");
     w.payments.webhook(body.as_bytes(), &sign(secret, now, &body), region_node::clock::now_ms()).await.unwrap();
     w.becomes(entry, "sold").await;
+}
+
+#[tokio::test]
+async fn what_costs_nothing_is_sold_at_once_and_the_provider_hears_nothing_of_it() {
+    let w = World::new(6).await;
+    let (entry, late) = (w.hold(2, 600_000.0).await, w.hold(1, 0.0).await);
+    w.sql.execute("UPDATE reservation SET amount = 0", &[]).await.unwrap();
+    let calls = (0..8).map(|_| w.payments.start(w.concert_id, entry, ID_TEXT));
+    let answers = futures::future::join_all(calls).await;
+    let first = answers[0].as_ref().unwrap();
+    assert_eq!((first.intent.as_str(), first.client_secret.as_str()), ("free", ""));
+    assert_eq!(first.checkout_url, None);
+    assert!(answers.iter().all(|answer| answer.as_ref().unwrap() == first), "again: the same answer");
+    assert_eq!(w.state(entry).await.0, "sold");
+    assert_eq!(w.number("SELECT count(*) FROM ticket WHERE status = 'valid'").await, 2);
+    let refused = w.payments.start(w.concert_id, late, ID_TEXT).await;
+    assert!(matches!(refused, Err(StartError::NotHeld)), "its time is up: {refused:?}");
+    assert!(w.provider().await.is_empty());
+    w.books_add_up().await;
 }

@@ -10,16 +10,17 @@ use ops::local::testing::{TestDatabase, database_from};
 use ops::sandbox::{self, SandboxConfig};
 use parking_lot::Mutex;
 use region_api::{Entry, RegionName};
+use region_node::db::Db;
 use region_node::db::book::{Floor, Known};
 use region_node::db::payments::Rechecks;
 use region_node::db::payments::settle::Tail;
-use region_node::db::{Db, DbConfig};
 use region_node::payments::provider::Provider;
 use region_node::payments::stripe::Stripe;
 use region_node::payments::{Payments, PaymentsConfig, Started, Surroundings, WebhookError};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tests::region::{connect, east};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
@@ -27,6 +28,8 @@ use zeroize::Zeroizing;
 
 pub(crate) const SECRET: &str = "whsec_test";
 pub(crate) const PRICE: i64 = 5000;
+/// What stands for the buyer's own text of the reservation's id.
+pub(crate) const ID_TEXT: &str = "the-text-that-the-buyer-has";
 
 /// The queue and the witnesses, as a test wants them.
 #[derive(Default)]
@@ -78,24 +81,11 @@ async fn hook(State(payments): State<Payments>, headers: HeaderMap, body: Bytes)
 async fn database() -> TestDatabase {
     let key = format!("payments_{:016x}", region_node::db::migrate::fingerprint());
     let fill = |address: ops::local::postgres::DatabaseAddress| async move {
-        connect(&address).await.migrate(&RegionName::new("east").unwrap()).await.map(|_| ())
+        connect(&address).await.migrate(&east()).await.map(|_| ())
     };
     database_from(&key, fill).await.unwrap()
 }
 
-async fn connect(address: &ops::local::postgres::DatabaseAddress) -> Db {
-    let config = DbConfig {
-        host: address.host.to_string(),
-        port: address.port,
-        user: address.user.clone(),
-        database: address.database.clone(),
-        password: Some(Zeroizing::new(address.password.clone())),
-        pool_size: 12,
-    };
-    Db::connect(&config).await.unwrap()
-}
-
-/// Short times: a hold that is kept goes after half a second.
 pub(crate) fn quick(config: &mut PaymentsConfig) {
     config.extension = Duration::from_millis(400);
     config.keep = Duration::from_millis(500);
@@ -142,7 +132,7 @@ impl World {
         let provider: Arc<dyn Provider> = Arc::new(provider);
         let around = Arc::new(Around::default());
         let secrets = vec![Zeroizing::new(SECRET.to_owned())];
-        let mut config = PaymentsConfig::new(RegionName::new("east").unwrap(), secrets);
+        let mut config = PaymentsConfig::new(east(), secrets);
         quick(&mut config);
         let payments = Payments::new(db.clone(), provider, around.clone(), config);
         let app = Router::new().route("/hook", post(hook)).with_state(payments.clone());
@@ -215,7 +205,7 @@ impl World {
     }
 
     pub(crate) async fn start(&self, entry: Entry) -> Started {
-        self.payments.start(self.concert_id, entry).await.unwrap()
+        self.payments.start(self.concert_id, entry, ID_TEXT).await.unwrap()
     }
 
     /// A buyer pays; the provider's HTTP status.

@@ -76,3 +76,46 @@ async fn the_node_dies_at_fail_points_3() {
 async fn the_node_dies_at_fail_points_4() {
     die_at_each(3).await;
 }
+
+/// Redis forgets everything while a sale goes on, and the node that puts that right dies on the way.
+async fn die_while_a_lost_queue_is_put_right(point: &str) {
+    let mut stage = start(Spec::default()).await;
+    stage.define("lost", concert(30)).await.unwrap();
+    let options = Options { curve: Curve::Flat, ..crowd("lost", 400, Duration::from_secs(2)) };
+    let target = stage.load_target();
+    let users = options.users;
+    let buyers = tokio::spawn(async move { ops::load::run(&target, &options, false).await });
+    // Most of the crowd waits in Redis behind the first sixty tickets.
+    let sql = stage.sql().await.unwrap();
+    let held = "SELECT count(*) FROM reservation WHERE state IN ('held', 'expiring', 'sold')";
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while sql.query_one(held, &[]).await.unwrap().get::<_, i64>(0) < 20 {
+        assert!(std::time::Instant::now() < deadline, "nothing is held");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    stage.nodes[0].kill();
+    let mut redis = stage.redis.connect().await.unwrap();
+    let () = redis::cmd("FLUSHALL").arg("SYNC").query_async(&mut redis).await.unwrap();
+    stage.nodes[0].start_again(&[("BOXOFFICE_CRASH_AT", point)]).unwrap();
+    let died = stage.nodes[0].ends_within(Duration::from_secs(40)).await;
+    stage.nodes[0].kill();
+    stage.nodes[0].start_again(&[]).unwrap();
+    stage.ready().await.unwrap();
+    assert!(died, "never came to {point}");
+    let lost = "SELECT count(*) FROM queue_generation WHERE lost_at IS NOT NULL";
+    assert!(sql.query_one(lost, &[]).await.unwrap().get::<_, i64>(0) > 0, "nothing was lost");
+    let done = buyers.await.unwrap().unwrap();
+    stage.quiet(Duration::from_secs(60)).await.unwrap();
+    let (report, _) = crate::support::settled(&stage, &done, users).await;
+    assert_eq!(report.waiting, 0, "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_dies_between_recording_a_generation_and_beginning_it() {
+    die_while_a_lost_queue_is_put_right("generations.after_record").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_dies_before_a_lost_place_is_put_back() {
+    die_while_a_lost_queue_is_put_right("reclaim.before_commit").await;
+}

@@ -80,3 +80,42 @@ async fn one_of_two_allocators_is_killed_and_frozen() {
     })
     .await;
 }
+
+/// Whether a node holds the allocator's lock.
+async fn allocates(stage: &Stage, node: usize) -> bool {
+    let access = stage.admin().unwrap();
+    let url = format!("http://{}/v1/status", stage.nodes[node].admin);
+    let Ok(answer) = stage.http().get(url).bearer_auth(access.token).send().await else { return false };
+    answer.json::<region_api::wire::NodeStatus>().await.is_ok_and(|status| status.allocating)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_standby_allocates_when_the_active_one_dies() {
+    let nodes = vec![ops::cluster::node_config::ALL_ROLES.to_vec(); 2];
+    let mut stage = start(Spec { nodes, ..Spec::default() }).await;
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    let active = loop {
+        let both = (allocates(&stage, 0).await, allocates(&stage, 1).await);
+        assert_ne!(both, (true, true), "one lock, one holder");
+        match both {
+            (true, _) => break 0,
+            (_, true) => break 1,
+            _ => assert!(std::time::Instant::now() < deadline, "nobody allocates"),
+        }
+        sleep(Duration::from_millis(100)).await;
+    };
+    stage.nodes[active].kill();
+    let begun = std::time::Instant::now();
+    while !allocates(&stage, 1 - active).await {
+        assert!(begun.elapsed() < Duration::from_secs(10), "the standby does not take over");
+        sleep(Duration::from_millis(50)).await;
+    }
+    stage.nodes[active].start_again(&[]).unwrap();
+    stage.ready().await.unwrap();
+    stage.define("after", concert(20)).await.unwrap();
+    let options = crowd("after", 60, Duration::from_secs(1));
+    let done = stage.crowd(&options).await.unwrap();
+    stage.quiet(Duration::from_secs(60)).await.unwrap();
+    settled(&stage, &done, 60).await;
+    assert!(!allocates(&stage, active).await, "who comes back waits for the lock");
+}

@@ -5,19 +5,25 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use utoipa::ToSchema;
 
-/// Answer to a payment's start; again: the same intent.
+/// Answer to a payment's start; again: the same intent. What costs nothing is sold by this call: then `intent` is
+/// `"free"`, `client_secret` is empty, `checkout_url` is null, and there is nothing to be confirmed at a provider.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Payment {
     /// Who takes the money.
     pub provider: ProviderName,
-    /// The provider's id of the intent.
+    /// The provider's id of the intent; `free` where nothing is to be paid.
     pub intent: String,
-    /// With it the buyer's browser pays at the provider.
+    /// With it the buyer's browser pays at the provider; empty where nothing is to be paid.
     pub client_secret: String,
     /// Where the buyer pays, if the provider has a page for it.
     pub checkout_url: Option<String>,
     /// When the hold ends.
     pub expires_at: Timestamp,
+}
+
+impl Payment {
+    /// `intent` of a reservation that costs nothing.
+    pub const FREE: &str = "free";
 }
 
 // The client secret lets whoever has it pay or cancel: never in a log.

@@ -28,6 +28,8 @@ pub struct Payable {
     pub entry: i64,
     /// Held, and its time is not up.
     pub held: bool,
+    /// Sold.
+    pub sold: bool,
     /// When the hold ends.
     pub hold_expires_at: Option<OffsetDateTime>,
     /// Minor units.
@@ -61,7 +63,8 @@ pub struct Opened {
 
 const PAYABLE: &str = "
 SELECT r.entry, r.state = 'held' AND r.hold_expires_at > now(), r.hold_expires_at, r.amount, t.price_currency,
-       c.concert, r.user_hash, r.held_at, p.intent, p.provider, p.client_secret, p.checkout_url, p.status = 'open'
+       c.concert, r.user_hash, r.held_at, p.intent, p.provider, p.client_secret, p.checkout_url, p.status = 'open',
+       r.state = 'sold'
 FROM reservation q
 JOIN reservation r ON r.concert_id = q.concert_id AND r.entry = coalesce(q.alias_of, q.entry)
 JOIN concert c ON c.concert_id = r.concert_id
@@ -85,6 +88,7 @@ pub async fn payable(db: &Db, concert_id: i32, entry: i64) -> Result<Option<Paya
         Payable {
             entry: row.get(0),
             held: row.get(1),
+            sold: row.get(13),
             hold_expires_at: row.get(2),
             amount: row.get::<_, Option<i64>>(3).unwrap_or(0),
             currency: row.get::<_, Option<String>>(4).unwrap_or_default(),
@@ -96,20 +100,21 @@ pub async fn payable(db: &Db, concert_id: i32, entry: i64) -> Result<Option<Paya
     }))
 }
 
-/// Writes an opened payment down and gives it to its reservation, if that is still held and has none. Whether it is now
-/// the reservation's; if not, the provider is asked about it (and it is cancelled) soon.
-pub async fn attach(db: &Db, concert_id: i32, entry: i64, p: &Payable, o: &Opened) -> Result<bool, DbError> {
+/// Writes an opened payment down and gives it to its reservation, if that is still held and has none; with it the
+/// reservation's id as its buyer has it. Whether it is now the reservation's; if not, the provider is asked about it
+/// (and it is cancelled) soon.
+pub async fn attach(db: &Db, concert_id: i32, p: &Payable, o: &Opened, id_text: &str) -> Result<bool, DbError> {
     let mut client = db.client().await?;
     let tx = client.transaction().await?;
     let update = tx
         .prepare_cached(
-            "UPDATE reservation SET intent = $3
+            "UPDATE reservation SET intent = $3, id_text = coalesce(id_text, $4)
              WHERE concert_id = $1 AND entry = $2 AND state = 'held' AND hold_expires_at > now()
                AND (intent IS NULL OR intent = $3)
              RETURNING hold_expires_at",
         )
         .await?;
-    let until = tx.query_opt(&update, &[&concert_id, &entry, &o.intent]).await?;
+    let until = tx.query_opt(&update, &[&concert_id, &p.entry, &o.intent, &id_text]).await?;
     let until: Option<OffsetDateTime> = until.map(|row| row.get(0));
     let insert = tx
         .prepare_cached(
@@ -124,7 +129,7 @@ pub async fn attach(db: &Db, concert_id: i32, entry: i64, p: &Payable, o: &Opene
             &o.intent,
             &o.provider,
             &concert_id,
-            &entry,
+            &p.entry,
             &p.amount,
             &p.currency,
             &o.client_secret,

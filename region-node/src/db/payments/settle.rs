@@ -126,6 +126,25 @@ pub async fn settle(
     Ok(Settled::Done { deed, concert_id, entry, book })
 }
 
+/// Sells a hold that costs nothing, at once and without a provider. Whether it is sold now, by this call or before.
+/// `id_text`: the reservation's id as its buyer has it.
+pub async fn sell_free(db: &Db, concert_id: i32, entry: i64, id_text: &str) -> Result<bool, DbError> {
+    let mut client = db.client().await?;
+    let tx = client.transaction().await?;
+    let place = Place { concert_id, entry };
+    let row = lock_reservation(&tx, &place).await?;
+    if row.amount != Some(0) || !matches!(row.state, State::Held | State::Sold) {
+        return Ok(false);
+    }
+    if row.state == State::Held {
+        sell(&tx, &place, &row, None, None).await?;
+        let update = "UPDATE reservation SET id_text = coalesce(id_text, $3) WHERE concert_id = $1 AND entry = $2";
+        tx.execute(&tx.prepare_cached(update).await?, &[&concert_id, &entry, &id_text]).await?;
+        tx.commit().await?;
+    }
+    Ok(true)
+}
+
 /// What the decision table wants to know. Without the queue's tails nothing counts as free.
 async fn facts(
     tx: &Transaction<'_>,
@@ -272,8 +291,8 @@ async fn carry_out(
 ) -> Result<(), DbError> {
     match (deed, book) {
         (Action::Nothing, _) => Ok(()),
-        (Action::Sell, _) => sell(tx, place, row, told.intent, None).await,
-        (Action::Revive, Some(book)) => sell(tx, place, row, told.intent, Some(book)).await,
+        (Action::Sell, _) => sell(tx, place, row, Some(told.intent), None).await,
+        (Action::Revive, Some(book)) => sell(tx, place, row, Some(told.intent), Some(book)).await,
         (Action::TakeBack, Some(book)) => undo(tx, place, book).await,
         (Action::Refund(why), _) => refund(tx, place, told, why).await,
         (Action::Revive | Action::TakeBack, None) => Err(DbError::Corrupt("counters move without the book".into())),
@@ -306,7 +325,13 @@ SELECT new.id, $1, $2, new.number::smallint, sold.tier, coalesce(sold.identity_h
 FROM sold, unnest($4::uuid[]) WITH ORDINALITY AS new (id, number)";
 
 /// Held becomes sold, with its tickets; with a book number an ended hold is held again first, in the same breath.
-async fn sell(tx: &Transaction<'_>, place: &Place, row: &Row, intent: &str, book: Option<i64>) -> Result<(), DbError> {
+async fn sell(
+    tx: &Transaction<'_>,
+    place: &Place,
+    row: &Row,
+    intent: Option<&str>,
+    book: Option<i64>,
+) -> Result<(), DbError> {
     let ids: Vec<Uuid> = (0..row.quantity).map(|_| Uuid::now_v7()).collect();
     let statement = tx.prepare_cached(SELL).await?;
     let made = tx.execute(&statement, &[&place.concert_id, &place.entry, &intent, &ids, &book]).await?;
