@@ -246,7 +246,7 @@ impl<'a> Allocator<'a> {
             Some(line) => Line { concert, house_at, waiting, ..line },
             None => {
                 let feed = Feed::new(concert.queue(), &generations);
-                Line { waiting, dry: false, resting: false, ..Line::resting(concert, feed, house_at) }
+                Line { feed, waiting, dry: false, resting: false, ..Line::resting(concert, house_at) }
             }
         })
     }

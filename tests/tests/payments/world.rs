@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use ops::local::testing::{TestDatabase, database_from};
 use ops::sandbox::{self, SandboxConfig};
 use parking_lot::Mutex;
-use region_api::{Entry, RegionName};
+use region_api::Entry;
 use region_node::db::Db;
 use region_node::db::book::{Floor, Known};
 use region_node::db::payments::Rechecks;
