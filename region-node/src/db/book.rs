@@ -177,8 +177,8 @@ pub async fn accept(db: &Db, concert: &ConcertName, witnessed: u64, who: &str) -
     let next = book.max(to_i64(witnessed)) + 1;
     tx.execute("UPDATE book SET book = $2, halted = NULL WHERE concert_id = $1", &[&concert_id, &next]).await?;
     tx.execute(
-        "UPDATE quota SET registered_as = identity FROM region
-         WHERE concert_id = $1 AND registered_as <> identity",
+        "UPDATE quota q SET registered_as = r.identity FROM region r
+         WHERE q.concert_id = $1 AND q.registered_as <> r.identity",
         &[&concert_id],
     )
     .await?;

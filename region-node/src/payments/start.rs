@@ -77,7 +77,7 @@ impl Payments {
     async fn give(&self, concert_id: i32, payable: &Payable, id_text: &str) -> Result<Started, StartError> {
         let inner = &*self.0;
         let Some(expires_at) = payable.hold_expires_at else { return Err(StartError::NotHeld) };
-        if !settle::sell_free(&inner.db, concert_id, payable.entry, id_text).await? {
+        if !settle::sell_free(&inner.db, concert_id, payable.entry, id_text, &*inner.around).await? {
             return Err(StartError::NotHeld);
         }
         Ok(Started {

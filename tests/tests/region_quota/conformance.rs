@@ -3,7 +3,10 @@
 
 use quota_protocol::conformance::{self, Snapshot, Subject};
 use quota_protocol::holder::OrderState;
-use quota_protocol::{Action, Done, Epoch, Identity, OrderId, PoolId, Refused, RegionId, Tickets};
+use quota_protocol::message::{Answer, AnswerSlice, Registered};
+use quota_protocol::{
+    Action, Counters, Done, Epoch, Identity, Incarnation, OrderId, PoolId, Refused, RegionId, Tickets,
+};
 use region_api::{Entry, UserHash};
 use region_node::db::allocate::{Batches, Decided, Hold, Place};
 use region_node::db::book::{self, Known};
@@ -265,6 +268,34 @@ fn runtime() -> Arc<Runtime> {
 fn the_holder_in_sql_conforms() {
     let runtime = runtime();
     conformance::run(|region, identity| SqlHolder::new(&runtime, region, identity));
+}
+
+/// Sold without a payment, so by a transaction of its own.
+#[test]
+fn what_costs_nothing_is_not_given_away_by_a_database_that_is_not_registered() {
+    let runtime = runtime();
+    let identity = |copy| Identity { system: 7, timeline: 1, copy };
+    let mut holder = SqlHolder::new(&runtime, "east".parse().unwrap(), identity(1));
+    let (pool, order, epoch) = ("demo/A".parse().unwrap(), OrderId::new(1), Epoch::new(1));
+    let (incarnation, tickets) = (Incarnation::new(1), Tickets::from_u32(2));
+    let registered = Registered { incarnation, epoch, identity: identity(1), seeds: BTreeMap::new() };
+    let slice = AnswerSlice { pool, granted: tickets, floor: Counters::ZERO, return_up_to: Tickets::ZERO };
+    let granted = Action::Deliver(Answer { incarnation, epoch, slices: vec![slice] });
+    for action in [Action::Adopt(registered), granted, Action::Hold { pool, order, tickets }] {
+        assert_eq!(holder.apply(epoch, &action), Ok(Done::Changed), "{action:?}");
+    }
+    let entry = holder.orders[&order].place.entry.to_i64();
+    let give = |holder: &SqlHolder| {
+        let node = SqlHolder::node(epoch);
+        runtime.block_on(settle::sell_free(&holder.sql.db, 1, entry, "id", &node)).map_err(|error| error.to_string())
+    };
+    runtime.block_on(async { holder.sql.execute("UPDATE reservation SET amount = 0").await });
+    holder.move_to(identity(2));
+    assert!(give(&holder).unwrap_err().contains("not registered"));
+    assert_eq!(holder.snapshot().orders[&order].2, OrderState::Held);
+    holder.move_to(identity(1));
+    assert_eq!(give(&holder), Ok(true));
+    assert_eq!(holder.snapshot().orders[&order].2, OrderState::Sold);
 }
 
 #[test]

@@ -85,6 +85,10 @@ impl Sql {
         client.execute("UPDATE region SET identity = $1", &[&Uuid::from_u128(copy)]).await.unwrap();
     }
 
+    pub(crate) async fn execute(&self, sql: &str) {
+        self.db.client().await.unwrap().batch_execute(sql).await.unwrap();
+    }
+
     pub(crate) async fn count(&self, sql: &str) -> i64 {
         self.db.client().await.unwrap().query_one(sql, &[]).await.unwrap().get(0)
     }

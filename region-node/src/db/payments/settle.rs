@@ -128,7 +128,13 @@ pub async fn settle(
 
 /// Sells a hold that costs nothing, at once and without a provider. Whether it is sold now, by this call or before.
 /// `id_text`: the reservation's id as its buyer has it.
-pub async fn sell_free(db: &Db, concert_id: i32, entry: i64, id_text: &str) -> Result<bool, DbError> {
+pub async fn sell_free(
+    db: &Db,
+    concert_id: i32,
+    entry: i64,
+    id_text: &str,
+    floor: &(impl Floor + ?Sized),
+) -> Result<bool, DbError> {
     let mut client = db.client().await?;
     let tx = client.transaction().await?;
     let place = Place { concert_id, entry };
@@ -137,6 +143,7 @@ pub async fn sell_free(db: &Db, concert_id: i32, entry: i64, id_text: &str) -> R
         return Ok(false);
     }
     if row.state == State::Held {
+        book::may_sell(&tx, concert_id, floor.of(concert_id)).await?;
         sell(&tx, &place, &row, None, None).await?;
         let update = "UPDATE reservation SET id_text = coalesce(id_text, $3) WHERE concert_id = $1 AND entry = $2";
         tx.execute(&tx.prepare_cached(update).await?, &[&concert_id, &entry, &id_text]).await?;
