@@ -12,6 +12,7 @@ use edge::dns::{Asked, Kind, Mode, Transport, answer};
 use edge::snapshot::Snapshot;
 use expect_test::{Expect, expect};
 use hickory_proto::op::Message;
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 
 const A: u16 = 1;
 const NS: u16 = 2;
@@ -76,9 +77,24 @@ fn the_sales_name() {
         expect![[r#"
         NoError aa
         alias.sale.test. 3600 CNAME www.sale.test.
-        www.sale.test. 10 A 192.0.2.1
     "#]],
     );
+    let followed = ask(&snapshot(&config("", "")), &query("alias.sale.test", A));
+    assert_eq!(followed.answers.len(), 2, "without a client subnet the alias is followed: {followed:?}");
+}
+
+#[test]
+fn a_no_for_a_chosen_region_holds_for_everybody() {
+    let scope = |qtype, network| {
+        let answer = ask(&snapshot(&config("", "")), &with_opt(query("sale.test", qtype), 1232, &[subnet(network)]));
+        match answer.edns.as_ref().and_then(|edns| edns.option(EdnsCode::Subnet)) {
+            Some(EdnsOption::Subnet(subnet)) => subnet.scope_prefix(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(scope(A, "133.11.0.0/16") > 0, "an answer holds for its network");
+    assert_eq!(scope(AAAA, "133.11.0.0/16"), 0, "that Japan's region has no IPv6 address");
+    assert!(scope(AAAA, "2a02:8100::/48") > 0 && scope(HTTPS, "2a02:8100::/48") > 0);
 }
 
 #[test]

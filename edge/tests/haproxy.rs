@@ -70,6 +70,14 @@ struct Setup {
 
 impl Setup {
     async fn start(nodes: &[&Node], change: impl Fn(&mut HaproxyConfig)) -> Self {
+        Self::start_trusting(nodes, change, []).await
+    }
+
+    async fn start_trusting<const N: usize>(
+        nodes: &[&Node],
+        change: impl Fn(&mut HaproxyConfig),
+        trusted: [reqwest::Certificate; N],
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = edge::compare::free_port().unwrap();
         let socket = folder.path().join("socket");
@@ -86,9 +94,10 @@ impl Setup {
         let haproxy = Haproxy(child.unwrap_or_else(|_| panic!("{MISSING}")));
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client =
-            reqwest::Client::builder().no_proxy().tls_certs_only([]).pool_max_idle_per_host(0).build().unwrap();
-        let setup =
-            Self { _haproxy: haproxy, _folder: folder, config, url: format!("http://127.0.0.1:{port}"), client };
+            reqwest::Client::builder().no_proxy().tls_certs_only(trusted).pool_max_idle_per_host(0).build().unwrap();
+        let scheme = if config.certificate.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://127.0.0.1:{port}");
+        let setup = Self { _haproxy: haproxy, _folder: folder, config, url, client };
         setup.until("HAProxy answers", || setup.client.get(&setup.url).send(), |r| r.is_ok()).await;
         setup
     }
@@ -200,6 +209,22 @@ async fn server_states_are_set_over_the_socket_and_limits_hold() {
         refused += u32::from(setup.get("/").await == 429);
     }
     assert!(refused > 10, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_certificate_the_front_door_speaks_tls_only() {
+    let node = Node::start().await;
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sale.pem");
+    std::fs::write(&file, made.cert.pem() + &made.signing_key.serialize_pem()).unwrap();
+    let trusted = [reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap()];
+    let setup = Setup::start_trusting(&[&node], |c| c.certificate = Some(file.clone()), trusted).await;
+    setup.until("it serves", || setup.get("/v1/concerts"), |status| *status == 200).await;
+    let plain = setup.url.replace("https:", "http:");
+    assert!(setup.client.get(plain).send().await.is_err(), "nothing is said without TLS");
+    let strangers = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+    assert!(strangers.get(&setup.url).send().await.is_err(), "the certificate is the one configured");
 }
 
 #[test]

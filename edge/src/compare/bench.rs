@@ -72,6 +72,7 @@ const REGIONS: [(&str, &str, &str); 3] =
 /// [`BenchError`]; a missing program is named with its Debian package.
 pub fn run_bench(plan: &BenchPlan) -> Result<Vec<BenchLine>, BenchError> {
     let io = |e| BenchError::Io(plan.folder.display().to_string(), e);
+    leave_the_servers_core()?;
     let edge_folder = plan.folder.join("edge");
     std::fs::create_dir_all(&edge_folder).map_err(io)?;
     let port = free_port()?;
@@ -100,20 +101,39 @@ pub fn run_bench(plan: &BenchPlan) -> Result<Vec<BenchLine>, BenchError> {
     let udp = in_turns(plan, &servers, |to| udp_turn(to, &queries, plan.turn))?;
     let tcp = in_turns(plan, &servers, |to| tcp_turn(to, plan))?;
     let mut lines = Vec::new();
-    for (kind, figures) in [("udp_client_subnet", udp), ("tcp", tcp)] {
+    for (kind, figures) in [("udp_client_subnet", &udp), ("tcp", &tcp)] {
         for (at, (name, ..)) in servers.iter().enumerate().skip(1) {
-            lines.push(line(format!("{kind}_vs_{name}"), figures[0], "queries/cpu_s", figures[at]));
+            lines.push(line(format!("{kind}_vs_{name}"), figures[0].per_cpu_s, "queries/cpu_s", figures[at].per_cpu_s));
         }
     }
-    let half = |to: SocketAddr| latency_ms(to, &queries, plan.turn);
-    lines.push(line("latency_p99_vs_gdnsd".to_owned(), half(edge.address)?, "ms", half(gdnsd.address)?));
-    lines.push(line("memory_vs_gdnsd".to_owned(), memory_mib(edge.pid())?, "MiB", memory_mib(gdnsd.pid())?));
+    // The same load for all: half of what the edge completed when it was given as much as it could take.
+    let half = (udp[0].per_s / 2.0) as u64;
+    let mut latencies = Vec::new();
+    for (_, address, _) in &servers {
+        latencies.push(latency_ms(*address, &queries, plan.turn, half)?);
+    }
+    for (at, (name, _, pid)) in servers.iter().enumerate().skip(1) {
+        lines.push(line(format!("latency_p99_half_load_vs_{name}"), latencies[0], "ms", latencies[at]));
+        lines.push(line(format!("memory_vs_{name}"), memory_mib(edge.pid())?, "MiB", memory_mib(*pid)?));
+    }
+    lines.push(line("half_load".to_owned(), half as f64, "queries/s", udp[0].per_s));
     lines.push(line("networks".to_owned(), networks.len() as f64, "networks", count as f64));
     Ok(lines)
 }
 
+/// Core that the servers have to themselves, in turns.
+const SERVERS_CORE: usize = 0;
+
+/// Moves this process, and the load that it starts, to another core than the servers'.
+fn leave_the_servers_core() -> Result<(), BenchError> {
+    let wrong = |e: nix::Error| BenchError::Io("a second core for the load".to_owned(), e.into());
+    let mut other = nix::sched::CpuSet::new();
+    other.set(SERVERS_CORE + 1).map_err(wrong)?;
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &other).map_err(wrong)
+}
+
 fn peer<'a>(folder: &'a Path, zone_text: &'a str) -> PeerPlan<'a> {
-    PeerPlan { folder, zone: ZONE, zone_text, core: Some(0) }
+    PeerPlan { folder, zone: ZONE, zone_text, core: Some(SERVERS_CORE) }
 }
 
 fn line(name: String, value: f64, unit: &'static str, baseline: f64) -> BenchLine {
@@ -144,7 +164,7 @@ impl EdgeProcess {
     fn start(program: &Path, config: &Path, address: SocketAddr) -> Result<Self, BenchError> {
         let io = |e| BenchError::Io(program.display().to_string(), e);
         let mut command = Command::new("taskset");
-        command.args(["-c", "0"]).arg(program).args(["serve", "--config"]).arg(config);
+        command.args(["-c", &SERVERS_CORE.to_string()]).arg(program).args(["serve", "--config"]).arg(config);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(io)?;
         let edge = Self { child, address };
         let begun = std::time::Instant::now();
@@ -232,25 +252,35 @@ fn same_answers(edge: SocketAddr, gdnsd: SocketAddr, queries: &[Vec<u8>]) -> Res
 
 type Server<'a> = (&'a str, SocketAddr, u32);
 
-/// Completed queries per CPU second of each server: the median of its turns.
+/// What a server did in its turns: medians.
+#[derive(Clone, Copy, Debug)]
+struct Figure {
+    /// Completed queries per second of its CPU time.
+    per_cpu_s: f64,
+    /// Completed queries per second.
+    per_s: f64,
+}
+
 fn in_turns(
     plan: &BenchPlan,
     servers: &[Server<'_>; 3],
     turn: impl Fn(SocketAddr) -> Result<u64, BenchError>,
-) -> Result<[f64; 3], BenchError> {
-    let mut figures: [Vec<f64>; 3] = Default::default();
+) -> Result<[Figure; 3], BenchError> {
+    let mut figures: [(Vec<f64>, Vec<f64>); 3] = Default::default();
     for _ in 0..plan.turns.max(1) {
         for (at, (_, address, pid)) in servers.iter().enumerate() {
-            let before = cpu_seconds(*pid)?;
-            let completed = turn(*address)?;
-            let used = cpu_seconds(*pid)? - before;
-            figures[at].push(completed as f64 / used.max(1e-9));
+            let (before, begun) = (cpu_seconds(*pid)?, std::time::Instant::now());
+            let completed = turn(*address)? as f64;
+            figures[at].0.push(completed / (cpu_seconds(*pid)? - before).max(1e-9));
+            figures[at].1.push(completed / begun.elapsed().as_secs_f64().max(1e-9));
         }
     }
-    Ok(figures.map(|mut f| {
-        f.sort_by(f64::total_cmp);
-        f[f.len() / 2]
-    }))
+    Ok(figures.map(|(per_cpu_s, per_s)| Figure { per_cpu_s: median(per_cpu_s), per_s: median(per_s) }))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
 fn udp_turn(to: SocketAddr, queries: &[Vec<u8>], length: Duration) -> Result<u64, BenchError> {
@@ -288,11 +318,11 @@ fn tcp_turn(to: SocketAddr, plan: &BenchPlan) -> Result<u64, BenchError> {
     completed.ok_or_else(|| BenchError::Differ(format!("dnsperf said nothing of use: {text}")))
 }
 
-/// The 99th percentile at a tenth of a usual core's rate for everybody alike, in milliseconds.
-fn latency_ms(to: SocketAddr, queries: &[Vec<u8>], length: Duration) -> Result<f64, BenchError> {
+/// The 99th percentile at a load, in milliseconds.
+fn latency_ms(to: SocketAddr, queries: &[Vec<u8>], length: Duration, per_s: u64) -> Result<f64, BenchError> {
     let mut times = Vec::new();
     let io = |e| BenchError::Io("load".to_owned(), e);
-    blast(to, queries, length, 400, |took| times.push(took.as_secs_f64() * 1000.0), Some(20_000)).map_err(io)?;
+    blast(to, queries, length, 400, |took| times.push(took.as_secs_f64() * 1000.0), Some(per_s)).map_err(io)?;
     times.sort_by(f64::total_cmp);
     Ok(times.get(times.len() * 99 / 100).copied().unwrap_or(0.0))
 }

@@ -177,6 +177,10 @@ impl<'a> Answering<'a> {
             let target_at = writer.position() + 12;
             writer.record(Section::Answer, owner, rtype::CNAME, alias.ttl_s, target);
             owner = target_at;
+            // RFC 7871 §7.2.1: one scope cannot speak for two names, so a query with a client subnet gets the first alias.
+            if self.query.edns.is_some_and(|edns| edns.subnet.is_some()) {
+                return (Rcode::NoError, Kind::Answer);
+            }
             match snapshot.zone.find(target) {
                 Found::Here(next) => node = next,
                 Found::Missing => return self.no(writer, Rcode::NxDomain, u32::MAX),
@@ -203,12 +207,13 @@ impl<'a> Answering<'a> {
         if node.dynamic && sale::is_dynamic_type(self.snapshot, qtype) {
             let (client, by_subnet) = self.client();
             let pick = sale::choose(self.snapshot, client);
-            if let Some(opt) = self.sender.opt.as_mut().filter(|_| by_subnet) {
-                opt.set_scope(pick.scope);
-            }
             if sale::write(self.snapshot, writer, owner, qtype, &pick) {
+                if let Some(opt) = self.sender.opt.as_mut().filter(|_| by_subnet) {
+                    opt.set_scope(pick.scope);
+                }
                 return (Rcode::NoError, Kind::Answer);
             }
+            // A no keeps a scope of 0: RFC 7871 §7.4 expects resolvers to keep it for everybody.
             let ttl_s = self.snapshot.rules.ttl_s(&pick);
             return self.no(writer, Rcode::NoError, ttl_s);
         }

@@ -68,8 +68,9 @@ fn same(case: &mut Case<'_>) {
 }
 
 pub(crate) const ALLOWED: &[Allowed] = &[
-    // RFC 6891 §6.2.4, first sentence: the payload size in an OPT record is the sender's own maximum. gdnsd reads 1,024
-    // octets, the edge more.
+    // RFC 6891 §6.2.3, first sentence: the payload size is "the number of octets of the largest UDP payload that can be
+    // reassembled and delivered in the requestor's network stack"; §6.2.4 says the same of the responder's, which is its
+    // own matter. gdnsd reads 1,024 octets, the edge more.
     Allowed {
         name: "size of queries taken over UDP",
         applies: |c| of_both(c, |o, t| o.opt.as_ref().zip(t.opt.as_ref()).is_some_and(|(o, t)| o.size != t.size)),
@@ -81,8 +82,8 @@ pub(crate) const ALLOWED: &[Allowed] = &[
             });
         },
     },
-    // RFC 7828 §3.3.2: a server may say over TCP how long it keeps idle connections, whether it was asked or not; for how
-    // long is its own matter. The edge says so when asked.
+    // RFC 7828 §3.3.2: a server "that receives a query sent using TCP transport that includes an OPT RR (with or without the
+    // edns-tcp-keepalive option) MAY include the edns-tcp-keepalive option in the response". The edge does when asked.
     Allowed {
         name: "idle time of TCP connections",
         applies: |c| {
@@ -129,8 +130,9 @@ pub(crate) const ALLOWED: &[Allowed] = &[
             });
         },
     },
-    // RFC 6891 §7, last paragraph: an error carries an OPT record; no sentence asks for options in it. gdnsd repeats those
-    // that it read before the malformed one.
+    // RFC 6891 §7: "If there is a problem with processing the OPT record itself, such as an option value that is badly
+    // formatted or that includes out-of-range values, a FORMERR MUST be returned." The answer has an OPT record then; no
+    // sentence asks for options in it. gdnsd repeats those that it read before the malformed one.
     Allowed {
         name: "options in FORMERR",
         applies: |c| {
@@ -143,7 +145,9 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         forgive: |c| change(c, |t, o| t.opt.clone_from(&o.opt)),
     },
     // RFC 1034 §4.3.2, step 3a: with an alias found, the search begins again at its target, and RFC 2308 §2.1 and §2.2 add
-    // the SOA record; RFC 6604 §3: the code is that of the last name. gdnsd leaves all of that to the resolver.
+    // the SOA record; RFC 6604 §3: the code is that of the last name. gdnsd leaves all of that to the resolver, and so does
+    // the edge when the query has a client subnet (RFC 7871 §7.2.1: "For the specific case of a Canonical Name (CNAME)
+    // chain, the Authoritative Nameserver SHOULD only place the initial CNAME record in the Answer section").
     Allowed {
         name: "aliases are followed",
         applies: |c| {
@@ -160,9 +164,11 @@ pub(crate) const ALLOWED: &[Allowed] = &[
             });
         },
     },
-    // RFC 7871 §7.2.1, on SCOPE PREFIX-LENGTH: it may be longer or shorter than the source's. gdnsd joins neighbouring networks
-    // of the same answer; the edge gives the database's networks. (That the edge's scope covers one answer only is tested
-    // by itself.)
+    // RFC 7871 §7.2.1: an "Authoritative Nameserver may return different values of SCOPE PREFIX-LENGTH for different
+    // networks". gdnsd joins neighbouring networks of the same answer; the edge gives the database's networks. (That the
+    // edge's scope covers one answer only is tested by itself.) In a no the edge says 0: §7.4, name servers "should
+    // conservatively expect that Intermediate Nameservers will treat all negative answers as /0; therefore, they SHOULD
+    // set SCOPE PREFIX-LENGTH accordingly".
     Allowed {
         name: "networks are not joined",
         applies: |c| {
@@ -180,7 +186,8 @@ pub(crate) const ALLOWED: &[Allowed] = &[
             });
         },
     },
-    // RFC 8482 §4.2: the made-up HINFO is for names that have records; a name with none below which others lie has no data.
+    // RFC 8482 §4.2: "If there is no CNAME present at the owner name matching the QNAME, the resource record returned in the
+    // response MAY instead be synthesized": a MAY. At a name without records, below which others lie, the edge has no data.
     Allowed {
         name: "ANY at an empty name",
         applies: |c| {
@@ -213,14 +220,16 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         },
         forgive: same,
     },
-    // RFC 5001 §2.1: a server ignores what a query's NSID option carries. gdnsd says FORMERR.
+    // RFC 5001 §2.2: "The name server MUST ignore any NSID payload data that might be present in the query message." gdnsd
+    // says FORMERR.
     Allowed {
         name: "NSID with content",
         applies: |c| only_theirs_is_formerr(c) && has(c.packet, &[0, 3, 0, 1, 0]),
         forgive: same,
     },
-    // RFC 7871 §6: an address family counts for what the source prefix covers; with a prefix of 0 there is no address. Such
-    // an option, all zero, is what `dig +subnet=0` sends. gdnsd says FORMERR.
+    // RFC 7871 §7.1.2: "If there is no ADDRESS set, i.e., SOURCE PREFIX-LENGTH is set to 0, then FAMILY SHOULD be set to the
+    // transport over which the query is sent": a SHOULD of the sender's, and §7.5: "a query MUST NOT be refused solely
+    // because it provides 0 address bits". Such an option, all zero, is what `dig +subnet=0` sends. gdnsd says FORMERR.
     Allowed {
         name: "client subnet that is all zero",
         applies: |c| only_theirs_is_formerr(c) && has(c.packet, &[0, 8, 0, 4, 0, 0, 0, 0]),
@@ -248,7 +257,8 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         },
         forgive: |c| change(c, |t, o| t.sections[2].clone_from(&o.sections[2])),
     },
-    // RFC 4892 §3: names in class CHAOS are a convention that an operator may turn off; off is the edge's default.
+    // RFC 4892 describes names in class CHAOS as an existing convention of some servers and is itself "Informational":
+    // no sentence asks a server to have them. Off is the edge's default.
     Allowed {
         name: "class CHAOS",
         applies: |c| of_both(c, |o, t| o.rcode == 5 && t.sections[0].iter().any(|r| r.class == 3)),

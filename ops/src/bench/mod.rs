@@ -6,6 +6,7 @@
 
 pub mod allocate;
 pub mod burst;
+pub mod dns;
 pub mod drive;
 pub mod intake;
 pub mod memory;
@@ -34,6 +35,8 @@ pub enum Name {
     Memory,
     /// Half a million requests accepted and decided, beside the echo's time for as many
     Burst,
+    /// Name look-ups per second of the edge's CPU time, beside gdnsd and Knot
+    Dns,
     /// All of them
     All,
 }
@@ -71,7 +74,7 @@ fn connections(text: &str) -> Result<usize, String> {
 /// Runs the benches named and prints their lines.
 pub async fn run(context: &Context, options: Options) -> Result<()> {
     pin(options.processors)?;
-    let all = [Name::Intake, Name::Poll, Name::Allocate, Name::Memory, Name::Burst];
+    let all = [Name::Intake, Name::Poll, Name::Allocate, Name::Memory, Name::Burst, Name::Dns];
     let names = if options.name == Name::All { all.to_vec() } else { vec![options.name] };
     let mut lines = Vec::new();
     for name in names {
@@ -81,6 +84,7 @@ pub async fn run(context: &Context, options: Options) -> Result<()> {
             Name::Poll => poll::run(&options).await,
             Name::Allocate => allocate::run(&options).await,
             Name::Memory => memory::run(&options).await,
+            Name::Dns => dns::run(&options).await,
             Name::Burst | Name::All => burst::run(&options).await,
         };
         let measured = measured.with_context(|| format!("bench {name:?}"))?;

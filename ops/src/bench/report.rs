@@ -2,6 +2,7 @@
 
 use comfy_table::Table;
 use serde::Serialize;
+use std::borrow::Cow;
 
 /// One measurement.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -13,7 +14,7 @@ pub struct Line {
     /// The median over the rounds.
     pub value: f64,
     /// Its unit.
-    pub unit: &'static str,
+    pub unit: Cow<'static, str>,
     /// The baseline's median, measured in turn with it; none where the figure stands alone.
     pub baseline: Option<f64>,
     /// Median of the rounds' own ratios: a slow moment of the machine is in both halves of each.
@@ -23,7 +24,7 @@ pub struct Line {
 impl Line {
     /// A figure that stands alone.
     pub fn alone(bench: &'static str, name: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { bench, name: name.into(), value, unit, baseline: None, ratio: None }
+        Self { bench, name: name.into(), value, unit: unit.into(), baseline: None, ratio: None }
     }
 
     /// A figure beside its baseline, from rounds of `(value, baseline)`.
@@ -31,7 +32,7 @@ impl Line {
         let value = median(rounds.iter().map(|(value, _)| *value));
         let baseline = median(rounds.iter().map(|(_, baseline)| *baseline));
         let ratio = median(rounds.iter().map(|(value, baseline)| value / baseline));
-        Self { bench, name: name.into(), value, unit, baseline: Some(baseline), ratio: Some(ratio) }
+        Self { bench, name: name.into(), value, unit: unit.into(), baseline: Some(baseline), ratio: Some(ratio) }
     }
 }
 
@@ -51,7 +52,7 @@ pub fn table(lines: &[Line]) -> Table {
             line.bench.to_owned(),
             line.name.clone(),
             number(line.value),
-            line.unit.to_owned(),
+            line.unit.to_string(),
             line.baseline.map(number).unwrap_or_default(),
             line.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
         ]);

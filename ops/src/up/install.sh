@@ -21,7 +21,7 @@ if command -v systemctl > /dev/null; then
         case $package in
         redis-server) systemctl disable --quiet redis-server.service || true ;;
         postgresql-15) systemctl disable --quiet postgresql.service || true ;;
-        gdnsd | haproxy | keepalived) systemctl disable --quiet "$package.service" || true ;;
+        gdnsd | haproxy | keepalived | knot) systemctl disable --quiet "$package.service" || true ;;
         esac
     done
 fi

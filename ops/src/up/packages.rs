@@ -27,9 +27,27 @@ pub const REDIS: Need =
 pub const PROTOC: Need =
     Need { package: "protobuf-compiler", what_for: "building the quota arbiter", present: || on_path("protoc") };
 
+const GDNSD: Need =
+    Need { package: "gdnsd", what_for: "the edge's answers compared with another server's", present: || sbin("gdnsd") };
+const DNSPERF: Need = Need { package: "dnsperf", what_for: "DNS queries in numbers", present: || on_path("dnsperf") };
+
+const KNOT: Need =
+    Need { package: "knot", what_for: "zones around the edge's, and its speed", present: || sbin("knotd") };
+
+/// What `bench dns` measures with and against.
+pub const FOR_BENCH_DNS: [Need; 3] = [GDNSD, DNSPERF, KNOT];
+
 /// What tests compare with, or run programs under.
-pub const FOR_TESTS: [Need; 5] = [
-    Need { package: "gdnsd", what_for: "the edge's answers compared with another server's", present: || sbin("gdnsd") },
+pub const FOR_TESTS: [Need; 9] = [
+    GDNSD,
+    DNSPERF,
+    KNOT,
+    Need {
+        package: "zonemaster-cli",
+        what_for: "the edge's zone looked at by others",
+        present: || on_path("zonemaster-cli"),
+    },
+    Need { package: "iproute2", what_for: "a network of a test's own", present: || sbin("ip") },
     Need { package: "haproxy", what_for: "the edge's HAProxy configuration", present: || sbin("haproxy") },
     Need { package: "keepalived", what_for: "the example configuration for L4", present: || sbin("keepalived") },
     Need { package: "faketime", what_for: "nodes whose clock is wrong", present: || on_path("faketime") },
