@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Peer, PeerError, PeerPlan, blast, cpu_seconds, free_port, nets};
+use super::{Peer, PeerError, PeerPlan, blast, cpu_seconds, free_address, nets};
 use crate::server::{StartError, check};
 
 /// What to measure.
@@ -75,10 +75,9 @@ pub fn run_bench(plan: &BenchPlan) -> Result<Vec<BenchLine>, BenchError> {
     leave_the_servers_core()?;
     let edge_folder = plan.folder.join("edge");
     std::fs::create_dir_all(&edge_folder).map_err(io)?;
-    let port = free_port()?;
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let address = free_address()?;
     let config = edge_folder.join("edge.toml");
-    std::fs::write(&config, edge_config(address, free_port()?, &plan.database)).map_err(io)?;
+    std::fs::write(&config, edge_config(address, free_address()?, &plan.database)).map_err(io)?;
     let (_, snapshot) = check(&config)?;
     let (nets, count) = nets(&snapshot)?;
     let edge = EdgeProcess::start(&plan.program, &config, address)?;
@@ -140,7 +139,7 @@ fn line(name: String, value: f64, unit: &'static str, baseline: f64) -> BenchLin
     BenchLine { bench: "dns", name, value, unit, baseline, ratio: if baseline > 0.0 { value / baseline } else { 0.0 } }
 }
 
-fn edge_config(address: SocketAddr, admin: u16, database: &Path) -> String {
+fn edge_config(address: SocketAddr, admin: SocketAddr, database: &Path) -> String {
     let regions: String = REGIONS
         .iter()
         .map(|(name, address, country)| {
@@ -148,7 +147,7 @@ fn edge_config(address: SocketAddr, admin: u16, database: &Path) -> String {
         })
         .collect();
     format!(
-        "listen = ['{address}']\nadmin = '127.0.0.1:{admin}'\nstate_folder = 'state'\nudp_threads = 1\n[zone]\nname = '{ZONE}'\n\
+        "listen = ['{address}']\nadmin = '{admin}'\nstate_folder = 'state'\nudp_threads = 1\n[zone]\nname = '{ZONE}'\n\
          nameservers = [{{ name = 'ns1.{ZONE}', addresses = ['192.0.2.53'] }}]\ncontact = 'hostmaster.{ZONE}'\n\
          [answers.rate]\nresponses_per_s = 0\nerrors_per_s = 0\n[geo]\ndatabases = [{database:?}]\n{regions}"
     )
@@ -299,7 +298,7 @@ fn tcp_turn(to: SocketAddr, plan: &BenchPlan) -> Result<u64, BenchError> {
         "-m",
         "tcp",
         "-s",
-        "127.0.0.1",
+        &to.ip().to_string(),
         "-p",
         &to.port().to_string(),
         "-c",

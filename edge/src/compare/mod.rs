@@ -9,4 +9,4 @@ mod peers;
 
 pub use bench::{BenchError, BenchLine, BenchPlan, run_bench};
 pub use load::{LoadResult, blast};
-pub use peers::{Peer, PeerError, PeerPlan, cpu_seconds, free_port, nets};
+pub use peers::{Peer, PeerError, PeerPlan, cpu_seconds, free_address, free_port, nets};

@@ -64,7 +64,7 @@ impl Peer {
     /// # Errors
     /// [`PeerError`].
     pub fn gdnsd(plan: &PeerPlan<'_>, datacenters: &[(String, Vec<IpAddr>)], nets: &str) -> Result<Self, PeerError> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let address = free_address()?;
         let folder = plan.folder.display();
         let names = datacenters.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
         let mut map = String::new();
@@ -102,12 +102,12 @@ plugins => {{ geoip => {{
     /// # Errors
     /// [`PeerError`].
     pub fn knot(plan: &PeerPlan<'_>) -> Result<Self, PeerError> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let address = free_address()?;
         let (folder, zone) = (plan.folder.display(), plan.zone);
         let config = format!(
             "server:
   rundir: {folder}
-  listen: 127.0.0.1@{}
+  listen: {}@{}
   udp-workers: 1
   tcp-workers: 1
   background-workers: 1
@@ -122,6 +122,7 @@ template:
 zone:
   - domain: {zone}
 ",
+            address.ip(),
             address.port()
         );
         write(&plan.folder.join("knot.conf"), &config)?;
@@ -212,16 +213,31 @@ fn answers(address: SocketAddr, zone: &str) -> bool {
     ask().unwrap_or(false)
 }
 
-/// A port that is free for UDP and TCP at this moment.
+/// A port of 127.0.0.1 that is free for UDP and TCP at this moment.
 ///
 /// # Errors
 /// [`PeerError::Io`].
 pub fn free_port() -> Result<u16, PeerError> {
+    free_port_of(Ipv4Addr::LOCALHOST)
+}
+
+/// An address and port for a server that takes its time to bind them: the address is this process's alone (a pid has at
+/// most 22 bits, and 127.64.0.0/10 has as many free), so that nobody else is given the same port meanwhile.
+///
+/// # Errors
+/// [`PeerError::Io`].
+pub fn free_address() -> Result<SocketAddr, PeerError> {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    let address = Ipv4Addr::new(127, 64 | (high & 0x3f), middle, low);
+    Ok(SocketAddr::from((address, free_port_of(address)?)))
+}
+
+fn free_port_of(address: Ipv4Addr) -> Result<u16, PeerError> {
     let io = |e| PeerError::Io("loopback".to_owned(), e);
     for _ in 0..50 {
-        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(io)?;
+        let udp = UdpSocket::bind((address, 0)).map_err(io)?;
         let port = udp.local_addr().map_err(io)?.port();
-        if std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        if std::net::TcpListener::bind((address, port)).is_ok() {
             return Ok(port);
         }
     }

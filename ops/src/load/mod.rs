@@ -122,11 +122,12 @@ pub async fn run(target: &Target, options: &Options, progress: bool) -> Result<D
         (Some(Via::Dns), None) => bail!("this cluster has no edge to ask, or a region without a place on the map"),
     };
     let http = http_client()?;
-    let shown = concert(&http, target, &options.concert).await?;
+    let spread = spread(target, options.spread.as_deref())?;
+    let shown = concert(&http, target, &spread, &options.concert).await?;
     let crowd = Crowd {
         users: options.users,
         seed: options.seed,
-        spread: spread(target, options.spread.as_deref())?,
+        spread,
         tiers: shown.tiers.len(),
         quantity_max: shown.max_per_order.min(shown.max_per_person),
         over: options.over,
@@ -182,17 +183,37 @@ struct ShownTier {
     tier: String,
 }
 
-async fn concert(http: &reqwest::Client, target: &Target, concert: &str) -> Result<Shown> {
-    let Some((_, url)) = target.regions.first() else { bail!("this cluster has no region") };
+/// The concert as the first region shows it that answers. A region that buyers may go to and that does not have it is a
+/// mistake worth naming before a crowd finds out; one that does not answer is what drills are about.
+async fn concert(http: &reqwest::Client, target: &Target, weights: &[f64], concert: &str) -> Result<Shown> {
+    let visited = target.regions.iter().zip(weights).filter(|(_, weight)| **weight > 0.0);
+    let (mut shown, mut silent) = (None, None);
+    for ((region, url), _) in visited {
+        match concert_at(http, url, concert).await {
+            Ok(Some(here)) => shown = shown.or(Some(here)),
+            Ok(None) => {
+                bail!("region {region} has no concert {concert:?}; cargo ops concert list shows those there are")
+            }
+            Err(error) => silent = silent.or(Some(error)),
+        }
+    }
+    match (shown, silent) {
+        (Some(shown), _) => Ok(shown),
+        (None, Some(error)) => Err(error),
+        (None, None) => bail!("this cluster has no region"),
+    }
+}
+
+async fn concert_at(http: &reqwest::Client, url: &str, concert: &str) -> Result<Option<Shown>> {
     let answer = http
         .get(format!("{url}/v1/concerts/{concert}"))
         .send()
         .await
         .with_context(|| format!("{url} does not answer; is the cluster up? (cargo ops status)"))?;
     if answer.status() == reqwest::StatusCode::NOT_FOUND {
-        bail!("there is no concert {concert:?}; cargo ops concert list shows those there are");
+        return Ok(None);
     }
-    answer.error_for_status()?.json().await.context("reading the concert")
+    answer.error_for_status()?.json().await.context("reading the concert").map(Some)
 }
 
 fn spread(target: &Target, spread: Option<&str>) -> Result<Vec<f64>> {

@@ -101,7 +101,7 @@ async fn the_edges_know_load_and_stock(world: &World) {
         let right = regions.filter(|region| region["state"] == "up" && region["report"]["stock"] == 2 * TICKETS - 1);
         code == 0 && right.count() == 6
     };
-    until("both edges know what every region has left", Duration::from_secs(3), known).await;
+    until("both edges know what every region has left", Duration::from_secs(10), known).await;
 }
 
 async fn operators_ask_and_drain(world: &World) {
@@ -145,7 +145,7 @@ async fn a_dead_region_is_not_named(world: &mut World) {
     world.regions[1].nodes[0].kill();
     // Ten bad checks: not at the first one, and not long after the tenth.
     let moved = || async { world.region_of(0, "US").await == "east" };
-    let took = until("users of the dead region are sent elsewhere", CHECK_EVERY * 30, moved).await;
+    let took = until("users of the dead region are sent elsewhere", CHECK_EVERY * 60, moved).await;
     assert!(took > CHECK_EVERY * 8, "a region is not given up at the first bad check: {took:?}");
     assert_eq!(world.region_of(0, "DE").await, "east");
     assert_eq!(world.region_of(0, "BR").await, "south");
@@ -161,7 +161,7 @@ async fn a_dead_region_is_not_named(world: &mut World) {
     world.regions[1].nodes[0].start_again(&[]).unwrap();
     world.regions[1].ready().await.unwrap();
     let back = || async { world.region_of(0, "US").await == "west" };
-    let took = until("users come back", CHECK_EVERY * 60, back).await;
+    let took = until("users come back", CHECK_EVERY * 120, back).await;
     assert!(took > CHECK_EVERY * 10, "not at the first good check: {took:?}");
     assert_eq!(poll().await, 200, "passed on to its home");
 }
