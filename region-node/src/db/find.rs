@@ -43,7 +43,7 @@ impl Earlier {
 }
 
 const EARLIER: &str = "
-SELECT entry, arrival_ms, quantity, identity_hash, ARRAY[coalesce(tier, 0)] AS tiers, id_text
+SELECT entry, arrival_ms, quantity, identity_hash, ARRAY[coalesce(tier, 0::smallint)] AS tiers, id_text
 FROM reservation
 WHERE concert_id = $1 AND user_hash = $2 AND state <> 'alias'
     AND (request_id = $3 OR state IN ('held', 'expiring'))
