@@ -4,7 +4,7 @@ use crate::cluster::home::Home;
 use crate::cluster::layout::{RegionLayout, SANDBOX};
 use crate::cluster::node_config::{ALL_ROLES, NodeConfig};
 use crate::cluster::secrets::{SecretFiles, server_password};
-use crate::cluster::{PostgresAccess, RedisAccess, Region, Sandbox};
+use crate::cluster::{PostgresAccess, RedisAccess, Region, Sandbox, client};
 use crate::local::process::{self, Launch, Record};
 use crate::local::{Lifetime, Postgres, PostgresSpec, Purpose, Redis, RedisSpec};
 use crate::output::Step;
@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long a node may take: migrations and a first look at its queues included.
@@ -26,6 +26,8 @@ pub(super) struct Site<'a> {
     pub secrets: &'a SecretFiles,
     pub regions: &'a [RegionLayout],
     pub http: reqwest::Client,
+    /// Arbiters that the regions have; none where they are standalone.
+    pub arbiters: Option<super::arbiters::Bench>,
     /// Programs of ours, built.
     pub programs: super::Programs,
 }
@@ -62,7 +64,7 @@ pub(super) async fn sandbox(site: &Site<'_>) -> Result<Sandbox> {
 }
 
 /// Whether it ran already.
-pub(super) struct Found(bool);
+pub(super) struct Found(pub(super) bool);
 
 /// Shows one part's start as it goes.
 pub(super) async fn step<T>(what: String, at: SocketAddr, work: impl Future<Output = Result<(T, Found)>>) -> Result<T> {
@@ -128,6 +130,7 @@ async fn node(
     std::fs::create_dir_all(&state_dir).with_context(|| format!("making {}", state_dir.display()))?;
     let others = site.regions.iter().filter(|other| other.region != layout.region);
     let peers: Vec<_> = others.map(|other| (other.region.clone(), other.public())).collect();
+    let access = site.arbiters.as_ref().map(|arbiters| arbiters.access(&layout.region)).transpose()?;
     let text = NodeConfig {
         region: &layout.region,
         state_dir: &state_dir,
@@ -140,7 +143,7 @@ async fn node(
         secrets: site.secrets,
         sandbox_url: &format!("http://{SANDBOX}"),
         peers: &peers,
-        arbiter: None,
+        arbiter: access.as_ref(),
     }
     .text()?;
     let changed = std::fs::read_to_string(&config).ok().as_deref() != Some(&text);
@@ -183,6 +186,14 @@ async fn start_sandbox(site: &Site<'_>) -> Result<((), Found)> {
     program_part(site, &folder, "sandbox", &program, args, &[SANDBOX.into()], &ready).await
 }
 
+/// A program of ours that runs.
+pub(super) struct Launched {
+    /// It was running.
+    pub found: bool,
+    record: Record,
+    log: PathBuf,
+}
+
 /// Starts a program of ours unless it runs, and waits until its health address answers with 200.
 pub(super) async fn program_part(
     site: &Site<'_>,
@@ -193,33 +204,48 @@ pub(super) async fn program_part(
     listens: &[SocketAddr],
     ready: &str,
 ) -> Result<((), Found)> {
+    let launched = launch_part(folder, name, program, args, listens)?;
+    until_ready(&site.http, &launched, ready).await?;
+    Ok(((), Found(launched.found)))
+}
+
+/// Starts a program of ours unless it runs.
+pub(super) fn launch_part(
+    folder: &Path,
+    name: &str,
+    program: &Path,
+    args: Vec<OsString>,
+    listens: &[SocketAddr],
+) -> Result<Launched> {
     let (record_file, log) = (process::record_file(folder, name), folder.join("log"));
-    let running = Record::read(&record_file).filter(Record::alive);
-    let found = running.is_some();
-    let record = match running {
-        Some(record) => record,
-        None => {
-            for address in listens {
-                free_unless_ours(*address, folder, name)?;
-            }
-            let (env, lifetime) = (Vec::new(), Lifetime::Detached);
-            let (cwd, record) = (folder, record_file.as_path());
-            process::launch(&Launch { program, args, env, cwd, log: &log, record, user: None, lifetime })?.record
-        }
-    };
+    if let Some(record) = Record::read(&record_file).filter(Record::alive) {
+        return Ok(Launched { found: true, record, log });
+    }
+    for address in listens {
+        free_unless_ours(*address, folder, name)?;
+    }
+    let (env, lifetime) = (Vec::new(), Lifetime::Detached);
+    let launch = Launch { program, args, env, cwd: folder, log: &log, record: &record_file, user: None, lifetime };
+    let record = process::launch(&launch)?.record;
+    Ok(Launched { found: false, record, log })
+}
+
+/// Waits until its health address answers with 200.
+pub(super) async fn until_ready(http: &reqwest::Client, launched: &Launched, ready: &str) -> Result<()> {
+    let Launched { record, log, .. } = launched;
     let begun = Instant::now();
     loop {
-        let why = match site.http.get(ready).send().await {
-            Ok(response) if response.status().is_success() => return Ok(((), Found(found))),
+        let why = match http.get(ready).send().await {
+            Ok(response) if response.status().is_success() => return Ok(()),
             Ok(response) => {
                 format!("{ready} says {}: {}", response.status(), response.text().await.unwrap_or_default())
             }
-            Err(_) => format!("{ready} does not answer"),
+            Err(error) => format!("{ready} does not answer: {}", client::why(&error)),
         };
         let alive = record.alive();
         if !alive || begun.elapsed() > READY_WITHIN {
             let why = if alive { why } else { "it ended".to_owned() };
-            bail!("not ready: {why}\nthe end of its log {}:\n{}", log.display(), crate::local::tail(&log));
+            bail!("not ready: {why}\nthe end of its log {}:\n{}", log.display(), crate::local::tail(log));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
