@@ -50,6 +50,11 @@ impl Auditor {
     /// The state of an arbiter after it applied something.
     pub(crate) fn state(&mut self, state: &State) {
         let issuer = state.issuer();
+        // A recovery that is begun again is another incarnation in the same log.
+        self.incarnation = self.incarnation.max(issuer.incarnation());
+        if let Some(forgotten) = issuer.forgotten() {
+            self.problem(forgotten);
+        }
         for (id, pool) in issuer.pools() {
             if let Err(broken) = invariant_conservation(issuer, pool) {
                 self.problem(format!("{id}: {broken}"));

@@ -95,7 +95,7 @@ pub(crate) struct World {
     /// When the last sale was committed.
     pub(crate) last_sale_ms: u64,
     pub(crate) to_arrive: u64,
-    seed: u64,
+    pub(crate) seed: u64,
     pub(crate) calm: bool,
     pub(crate) refunds: bool,
     tell: bool,

@@ -21,6 +21,15 @@ fn the_same_seed_gives_the_same_run_and_another_seed_another() {
     assert_ne!(one.hash, run_twice(Settings::default(), 2).hash);
 }
 
+/// The arbiters are restored a second time while none of them answers but one that was added and knows nothing yet. The
+/// operator once counted from that one: the recovery was refused, the arbiters came up from the backup as if nothing had
+/// happened, and granted again what they had forgotten.
+#[test]
+fn seed_4990_restores_the_arbiters_twice() {
+    let run = run_twice(Settings::default(), 4_990);
+    assert!(run.problems.is_empty(), "{:#?}", run.problems);
+}
+
 #[test]
 fn three_regions() {
     seeds(Settings::default(), 0, 250);
