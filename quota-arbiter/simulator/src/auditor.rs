@@ -125,11 +125,6 @@ impl Auditor {
         self.counts.get(&(region, pool)).copied().unwrap_or_default()
     }
 
-    /// Orders sold by a region and not refunded.
-    pub(crate) fn orders_sold(&self, region: RegionId) -> usize {
-        self.sold.keys().filter(|key| key.0 == region).count()
-    }
-
     /// The arbiters begin a new log, restored from a backup.
     pub(crate) fn new_log(&mut self, incarnation: Incarnation) {
         self.incarnation = incarnation;
