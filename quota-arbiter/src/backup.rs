@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use arbiter_api::Meta;
-use quota_protocol::{Command, Incarnation, Outcome, RegionId};
+use quota_protocol::{Incarnation, RegionId};
 use raft::eraftpb::EntryType;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::{
     command::{Address, UnknownEntry},
     raft::Machine as _,
-    state::{BadSnapshot, State},
+    state::{BadSnapshot, NotRestored, State},
     store::Stored,
 };
 
@@ -51,9 +51,9 @@ pub enum BackupError {
     /// A log entry behind the snapshot.
     #[error(transparent)]
     Entry(#[from] UnknownEntry),
-    /// The incarnation.
-    #[error("{0}")]
-    Refused(String),
+    /// The recovery.
+    #[error(transparent)]
+    NotRestored(#[from] NotRestored),
 }
 
 fn digest(snapshot: &str) -> String {
@@ -114,26 +114,20 @@ impl Backup {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// What a cluster of one arbiter begins with: frozen, under a new incarnation, waiting for every region.
+    /// What a cluster of one arbiter begins with: frozen, under a new incarnation, waiting for every region. `last` is the
+    /// last incarnation that is known of; `chance` is drawn anew each time (see [`State::restored`]).
     ///
     /// # Errors
-    /// When the state is not understood or the incarnation not a new one.
+    /// When the state is not understood or the recovery does not begin.
     pub fn restore(
         &self,
         (id, address): (u64, Address),
-        incarnation: Incarnation,
+        (last, chance): (Incarnation, u32),
         regions: &[RegionId],
     ) -> Result<Stored, BackupError> {
-        let mut state = State::default();
-        state.restore(self.snapshot.as_bytes())?;
-        let begun = state.begin_again(
-            BTreeMap::from([(id, address)]),
-            &Command::BeginRecovery { incarnation, regions: regions.to_vec() },
-        );
-        match begun {
-            Outcome::Refused(reason) => Err(BackupError::Refused(reason.to_string())),
-            _ => Ok(Stored::first(vec![id], state.snapshot())),
-        }
+        let mut state = State::restored(self.snapshot.as_bytes(), last, chance, regions.to_vec())?;
+        state.begin_again(BTreeMap::from([(id, address)]));
+        Ok(Stored::first(vec![id], state.snapshot()))
     }
 }
 
@@ -148,17 +142,17 @@ mod tests {
     }
 
     #[test]
-    fn a_backup_is_restored_frozen_and_only_under_a_new_incarnation() {
+    fn a_backup_is_restored_frozen_and_under_a_new_incarnation() {
         let bytes = Backup::of(meta(), &State::default()).to_bytes();
         let backup = Backup::read(&bytes).unwrap();
         let address = Address { address: "https://a".to_owned(), people: "https://b".to_owned() };
         let east: RegionId = "east".parse().unwrap();
-        let stored = backup.restore((4, address.clone()), Incarnation::new(1), &[east]).unwrap();
+        let stored = backup.restore((4, address), (Incarnation::default(), 7), &[east]).unwrap();
         let mut state = State::default();
         state.restore(&stored.snapshot.data).unwrap();
         assert!(state.issuer().recovering().unwrap().contains(&east));
         assert_eq!(state.members().keys().copied().collect::<Vec<_>>(), [4]);
-        assert!(backup.restore((4, address), Incarnation::new(0), &[east]).is_err());
+        assert!(state.issuer().incarnation() > Incarnation::default());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use quota_protocol::{
     Issuer, PoolId, RegionId, Report, Tickets,
+    command::Heard as Floor,
     message::PoolReport,
     policy::{Memory, Policy},
     wire::SyncAnswer,
@@ -34,6 +35,8 @@ pub struct Leader {
     reports: BTreeMap<RegionId, Heard>,
     /// Regions whose latest report asks for commands that were not seen applied yet.
     unread: BTreeSet<RegionId>,
+    /// Rows that say more than the arbiters know of.
+    doubts: BTreeMap<(RegionId, PoolId), Floor>,
     memory: BTreeMap<PoolId, Memory>,
     /// What each region is asked to have returned.
     asks: BTreeMap<PoolId, BTreeMap<RegionId, Tickets>>,
@@ -56,8 +59,12 @@ struct Heard {
 /// Why a report was not taken.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ReportRefused {
-    /// A row says that more was granted than the arbiters granted: this is no database of this region.
-    #[error("{pool}: the row says that {reported} were granted, the arbiters granted {granted}")]
+    /// A row says that more was granted than this leader knows of: it was elected a moment ago and has not applied
+    /// everything yet, or this is no database of this region, or the arbiters have forgotten what they did. The log
+    /// judges, which knows everything that was granted: if it does not know of it either, nothing more of that pool is.
+    #[error(
+        "{pool}: the row says that {reported} were granted, and this leader knows of {granted}; report again in a moment"
+    )]
     GrantedTooMuch {
         /// The pool.
         pool: PoolId,
@@ -75,6 +82,7 @@ impl Leader {
             policy,
             reports: BTreeMap::new(),
             unread: BTreeSet::new(),
+            doubts: BTreeMap::new(),
             memory: BTreeMap::new(),
             asks: BTreeMap::new(),
             plan_at_ms: 0,
@@ -104,6 +112,9 @@ impl Leader {
             for row in &report.pools {
                 let (reported, granted) = (row.counters.granted, issuer.slice(&report.region, &row.pool).granted);
                 if reported > granted {
+                    let (region, epoch) = (report.region, report.epoch);
+                    let doubt = Floor { region, epoch, pool: row.pool, counters: row.counters };
+                    self.doubts.insert((region, row.pool), doubt);
                     return Err(ReportRefused::GrantedTooMuch { pool: row.pool, reported, granted });
                 }
             }

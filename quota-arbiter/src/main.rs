@@ -47,9 +47,9 @@ enum Task {
         /// The backup file.
         #[arg(long)]
         from: PathBuf,
-        /// The new incarnation: higher than every earlier one.
-        #[arg(long)]
-        incarnation: u64,
+        /// The last incarnation there was, if it is known: a region that knows of a later one says so and waits.
+        #[arg(long, default_value_t = 0)]
+        above: u64,
         /// Every region that ever was, also those added after the backup; only one that was written off before it and
         /// never started again may be left out.
         #[arg(long, value_delimiter = ',', required = true)]
@@ -71,7 +71,7 @@ fn main() -> anyhow::Result<()> {
         match arguments.task {
             None => run(config).await,
             Some(Task::Backup { out }) => backup(&config, &out).await,
-            Some(Task::Restore { from, incarnation, regions }) => restore(&config, &from, incarnation, &regions),
+            Some(Task::Restore { from, above, regions }) => restore(&config, &from, above, &regions),
         }
     })
 }
@@ -139,18 +139,19 @@ async fn from_leader(config: &Config) -> anyhow::Result<Vec<u8>> {
     Err(problem)
 }
 
-fn restore(config: &Config, from: &Path, incarnation: u64, regions: &[RegionId]) -> anyhow::Result<()> {
+fn restore(config: &Config, from: &Path, above: u64, regions: &[RegionId]) -> anyhow::Result<()> {
     let bytes = std::fs::read(from).with_context(|| from.display().to_string())?;
     let backup = Backup::read(&bytes).with_context(|| from.display().to_string())?;
     let address = config.node().founding.members.remove(&config.id);
     let address = address.context("configuration key `cluster.members`: must name this arbiter itself")?;
-    let stored = backup.restore((config.id, address), Incarnation::new(incarnation), regions)?;
+    let chance = uuid::Uuid::new_v4().as_u128() as u32;
+    let stored = backup.restore((config.id, address), (Incarnation::new(above), chance), regions)?;
     std::fs::create_dir_all(&config.data_dir)?;
     let mut store = DiskStore::open(&config.log_file())?;
     if store.load()?.is_some() {
         bail!("{} has a log already; put it away first", config.data_dir.display());
     }
     store.persist(&stored.as_batch())?;
-    tracing::info!(incarnation, "restored: start this arbiter; it waits for every region to register");
+    tracing::info!("restored: start this arbiter; it waits for every region to register");
     Ok(())
 }

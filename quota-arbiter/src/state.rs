@@ -8,7 +8,7 @@ mod orders;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use arbiter_api::ConcertOrder;
-use quota_protocol::{Command, ConcertId, Issuer, Outcome, RegionId, command::CommandRefused};
+use quota_protocol::{Command, ConcertId, Incarnation, Issuer, Outcome, RegionId, command::CommandRefused};
 use region_api::{Code, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -71,6 +71,17 @@ pub struct Told {
     pub refused: Option<Code>,
     /// For a person.
     pub said: String,
+}
+
+/// Why arbiters were not restored from a backup.
+#[derive(Debug, Error)]
+pub enum NotRestored {
+    /// The backup cannot be read.
+    #[error("the backup cannot be used: {0}; take an earlier one")]
+    Backup(#[from] BadSnapshot),
+    /// The recovery does not begin.
+    #[error("the recovery does not begin: {0:?}")]
+    Recovery(Box<Outcome>),
 }
 
 /// What an entry did.
@@ -145,17 +156,35 @@ impl State {
         &self.seen
     }
 
-    /// Begins a restored cluster: other members, and a new incarnation.
-    pub fn begin_again(&mut self, members: BTreeMap<u64, Address>, recovery: &Command) -> Outcome {
-        let outcome = self.command(recovery, &mut News::default());
-        if outcome == Outcome::Done {
-            let gone = self.members.keys().filter(|id| !members.contains_key(id)).copied();
-            self.retired.extend(gone);
-            self.seen = members.keys().copied().collect();
-            self.members = members;
-            self.founded = true;
+    /// The members with which a restored cluster begins: other ones than the backup's.
+    pub fn begin_again(&mut self, members: BTreeMap<u64, Address>) {
+        let gone = self.members.keys().filter(|id| !members.contains_key(id)).copied();
+        self.retired.extend(gone);
+        self.seen = members.keys().copied().collect();
+        self.members = members;
+        self.founded = true;
+    }
+
+    /// The state in which arbiters begin that are restored from a backup: frozen, under an incarnation that follows the
+    /// backup's and the last one that is known of (nobody need remember it). There is no other way to use a backup:
+    /// arbiters that came up from one as if nothing had happened would grant again what they have forgotten. `chance` is
+    /// drawn anew each time; `regions` are all that ever were.
+    ///
+    /// # Errors
+    /// [`NotRestored`]; do not start them then.
+    pub fn restored(
+        backup: &[u8],
+        last: Incarnation,
+        chance: u32,
+        regions: Vec<RegionId>,
+    ) -> Result<Self, NotRestored> {
+        let mut state = Self::default();
+        state.restore(backup)?;
+        let incarnation = last.max(state.issuer.incarnation()).following(chance);
+        match state.command(&Command::BeginRecovery { incarnation, regions }, &mut News::default()) {
+            Outcome::Done => Ok(state),
+            refused => Err(NotRestored::Recovery(Box::new(refused))),
         }
-        outcome
     }
 
     /// What became of a request, if it is remembered.

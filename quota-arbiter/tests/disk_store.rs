@@ -1,136 +1,12 @@
 //! The store as it is: real redb over storage that loses what was not synced, tears pages, fills up and rots. What was
 //! persisted is there afterwards, or the store says that it is damaged; it never comes up with less.
 
-use std::{io, sync::Arc};
+mod disk;
 
-use parking_lot::Mutex;
+use disk::{Backend, Dice, open};
 use quota_arbiter::store::{Batch, DiskStore, LogStore, StoreError, Stored};
 use raft::eraftpb::{Entry, HardState, Snapshot};
-use redb::{Database, StorageBackend};
-
-/// A small generator (SplitMix64): the same faults for the same seed.
-#[derive(Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.roll() % bound
-    }
-}
-
-/// A disk that forgets.
-#[derive(Debug, Default)]
-struct Disk {
-    /// What a power cut leaves.
-    synced: Vec<u8>,
-    /// What the process sees.
-    seen: Vec<u8>,
-    /// Since the last sync, in order.
-    writes: Vec<Write>,
-    /// Writes and syncs until the power goes.
-    power_fails_in: Option<u64>,
-    size_max_bytes: Option<u64>,
-}
-
-#[derive(Debug)]
-enum Write {
-    Bytes(u64, Vec<u8>),
-    Length(u64),
-}
-
-impl Disk {
-    fn event(&mut self) -> io::Result<()> {
-        match &mut self.power_fails_in {
-            Some(0) => Err(io::Error::other("the power is gone")),
-            Some(left) => {
-                *left -= 1;
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// The power goes: of what was not synced, any part may have reached the disk, in any order, and pages may be torn.
-    fn cut(&mut self, dice: &mut Dice) {
-        let mut left = std::mem::take(&mut self.synced);
-        for write in self.writes.drain(..) {
-            match (write, dice.below(3)) {
-                (_, 0) => {}
-                (Write::Length(length), _) => left.resize(length as usize, 0),
-                (Write::Bytes(at, bytes), torn) => {
-                    let reached = if torn == 1 { bytes.len() } else { dice.below(bytes.len() as u64 + 1) as usize };
-                    put(&mut left, at, &bytes[..reached]);
-                }
-            }
-        }
-        self.seen = left.clone();
-        self.synced = left;
-        self.power_fails_in = None;
-    }
-}
-
-fn put(to: &mut Vec<u8>, at: u64, bytes: &[u8]) {
-    let (from, end) = (at as usize, at as usize + bytes.len());
-    if to.len() < end {
-        to.resize(end, 0);
-    }
-    to[from..end].copy_from_slice(bytes);
-}
-
-#[derive(Clone, Debug, Default)]
-struct Backend(Arc<Mutex<Disk>>);
-
-impl StorageBackend for Backend {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().seen.len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let disk = self.0.lock();
-        let bytes = disk.seen.get(offset as usize..offset as usize + out.len());
-        out.copy_from_slice(bytes.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut disk = self.0.lock();
-        disk.event()?;
-        if disk.size_max_bytes.is_some_and(|most| len > most) {
-            return Err(io::Error::from(io::ErrorKind::StorageFull));
-        }
-        disk.seen.resize(len as usize, 0);
-        disk.writes.push(Write::Length(len));
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let mut disk = self.0.lock();
-        disk.event()?;
-        disk.synced = disk.seen.clone();
-        disk.writes.clear();
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut disk = self.0.lock();
-        disk.event()?;
-        put(&mut disk.seen, offset, data);
-        disk.writes.push(Write::Bytes(offset, data.to_vec()));
-        Ok(())
-    }
-}
-
-fn open(backend: &Backend) -> Result<DiskStore, StoreError> {
-    DiskStore::open_backend(backend.clone())
-}
+use redb::Database;
 
 fn entries(from: u64, to: u64, term: u64, size_bytes: usize) -> Vec<Entry> {
     let data = |index: u64| vec![index as u8; size_bytes];
@@ -276,6 +152,53 @@ fn a_full_disk_is_said_plainly_and_loses_nothing() {
 }
 
 #[test]
+fn a_store_that_was_never_finished_is_made_again_and_a_foreign_file_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.redb");
+    // The power went while it was being made.
+    std::fs::write(folder.path().join("log.redb.unfinished"), b"half").unwrap();
+    let first = Stored::first(vec![1], Vec::new());
+    let mut store = DiskStore::open(&path).unwrap();
+    assert!(store.load().unwrap().is_none());
+    store.persist(&first.as_batch()).unwrap();
+    drop(store);
+    assert_eq!(DiskStore::open(&path).unwrap().load().unwrap(), Some(first));
+    for foreign in [b"something else".to_vec(), vec![0; 10_000]] {
+        std::fs::write(&path, foreign).unwrap();
+        let error = DiskStore::open(&path).err().unwrap();
+        assert!(matches!(error, StoreError::Damaged(_)), "{error}");
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_at_any_moment_loses_nothing() {
+    let mut full = 0;
+    for seed in 0..200 {
+        let mut dice = Dice(seed);
+        let backend = Backend::default();
+        let mut store = open(&backend).unwrap();
+        let batches = history(&mut dice);
+        backend.0.lock().full_in = Some(dice.below(150));
+        let (mut before, mut after) = (Stored::default(), Stored::default());
+        for batch in &batches {
+            before = after.clone();
+            after.apply(batch);
+            if let Err(error) = store.persist(batch) {
+                assert!(error.to_string().contains("make room"), "seed {seed}: {error}");
+                full += 1;
+                break;
+            }
+            before = after.clone();
+        }
+        drop(store);
+        backend.0.lock().full_in = None;
+        let loaded = open(&backend).unwrap().load().unwrap().unwrap_or_default();
+        assert!(loaded == before || loaded == after, "seed {seed}: {loaded:?}");
+    }
+    assert!(full > 50, "the disk filled up in only {full} of 200 runs");
+}
+
+#[test]
 fn a_rotten_log_is_refused_and_not_shortened() {
     let (mut refused, mut harmless) = (0, 0);
     for seed in 0..300 {
@@ -309,6 +232,58 @@ fn a_rotten_log_is_refused_and_not_shortened() {
         }
     }
     assert!(refused > 20, "{refused} refused, {harmless} harmless");
+}
+
+#[test]
+fn a_torn_log_is_refused_with_instructions_and_not_shortened() {
+    const PAGE_SIZE_BYTES: u64 = 4_096;
+    let (mut refused, mut harmless) = (0, 0);
+    for seed in 0..300 {
+        let mut dice = Dice(seed);
+        let backend = Backend::default();
+        let mut store = open(&backend).unwrap();
+        let mut expected = Stored::first(vec![1, 2, 3], vec![5; 2_000]);
+        store.persist(&expected.as_batch()).unwrap();
+        for step in 0..20 {
+            let batch = append(2 + 20 * step, 21 + 20 * step, 1);
+            store.persist(&batch).unwrap();
+            expected.apply(&batch);
+        }
+        drop(store);
+        let nothing_left = {
+            let mut disk = backend.0.lock();
+            let used = disk.seen.iter().rposition(|byte| *byte != 0).unwrap() as u64;
+            let page = (dice.below(used) / PAGE_SIZE_BYTES * PAGE_SIZE_BYTES) as usize;
+            let end = (page + PAGE_SIZE_BYTES as usize).min(disk.seen.len());
+            match dice.below(3) {
+                // The end of the file is gone.
+                0 => disk.seen.truncate(page),
+                // A page was never written.
+                1 => disk.seen[page..end].fill(0),
+                // Only its first part was.
+                _ => {
+                    let torn = page + dice.below((end - page) as u64) as usize;
+                    disk.seen[torn..end].fill(0);
+                }
+            }
+            disk.seen.is_empty()
+        };
+        match open(&backend).and_then(|mut store| store.load()) {
+            // Pages that nothing points to any more.
+            Ok(Some(loaded)) => {
+                assert_eq!(loaded, expected, "seed {seed}: the log was changed without a word");
+                harmless += 1;
+            }
+            // Nothing at all is left: that is a new disk, and nobody can tell.
+            Ok(None) => assert!(nothing_left, "seed {seed}: the log was emptied without a word"),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(text.contains("start it again") || text.contains("add it again under a new id"), "{text}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 100, "{refused} refused, {harmless} harmless");
 }
 
 #[test]

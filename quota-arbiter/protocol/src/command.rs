@@ -97,7 +97,8 @@ pub enum Command {
     /// The arbiters were restored from a backup: begin a new incarnation, in which nothing is granted until every
     /// region not written off has registered.
     BeginRecovery {
-        /// The new incarnation, above every earlier one.
+        /// The new incarnation, [`Incarnation::following`] every earlier one that is known of. If a region knows of a
+        /// later one, it registers with nobody until the recovery is begun again above that.
         incarnation: Incarnation,
         /// Every region that ever was, as the operator knows: the backup may be older than some of them, or than what
         /// became of them. Each has to register or to be written off (again) with its sales. Only a region that is
@@ -175,7 +176,7 @@ pub enum Ignored {
     /// The region is draining, written off, or has no database yet.
     #[error("the region takes no grants")]
     RegionTakesNoGrants,
-    /// The pool is frozen, or the arbiters are recovering.
+    /// The pool is frozen, or the arbiters are recovering or have to.
     #[error("frozen")]
     Frozen,
 }
@@ -202,8 +203,8 @@ pub enum CommandRefused {
     /// The region is written off.
     #[error("the region is written off; it can start again on an empty database")]
     WrittenOff,
-    /// While the arbiters are recovering.
-    #[error("the arbiters are recovering from a backup; this has to wait until every region has registered")]
+    /// While the arbiters are recovering, or have to.
+    #[error("the arbiters are recovering, or have to; this has to wait until every region has registered again")]
     Recovering,
     /// A registration.
     #[error(transparent)]
@@ -359,7 +360,7 @@ pub enum WriteOffRefused {
 #[serde(rename_all = "snake_case")]
 pub enum RecoveryRefused {
     /// Not above the one that is.
-    #[error("the incarnation is {0} already; begin a higher one")]
+    #[error("the incarnation is {0} already; begin one that follows it")]
     OldIncarnation(Incarnation),
     /// There is no recovery to finish.
     #[error("the arbiters are not recovering")]

@@ -230,12 +230,6 @@ macro_rules! number {
             pub const fn get(self) -> u64 {
                 self.0
             }
-
-            /// The one after.
-            #[must_use]
-            pub const fn next(self) -> Self {
-                Self(self.0 + 1)
-            }
         }
 
         impl fmt::Display for $name {
@@ -250,10 +244,38 @@ number!(
     /// A region's registration: one database, one epoch. Only ever grows.
     Epoch
 );
+impl Epoch {
+    /// The one after.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
 number!(
-    /// A life of the arbiters' cluster: restoring them from a backup begins a new one.
+    /// A life of the arbiters' cluster: restoring them from a backup begins a new one. Made with
+    /// [`Incarnation::following`] and not by hand: the upper bits count, and the lower 32 are drawn by chance. An
+    /// operator who counts from a backup, from an arbiter that knows little, or restores the same backup twice, would
+    /// count to the same number again; what was sent in the other life would then be taken for this one's. Incarnations
+    /// that differ are in order, whoever counted wrong: regions follow the higher one and no other.
     Incarnation
 );
+
+impl Incarnation {
+    const CHANCE_BITS: u32 = 32;
+
+    /// How many came before it, as far as whoever began it knew.
+    pub const fn count(self) -> u64 {
+        self.0 >> Self::CHANCE_BITS
+    }
+
+    /// An incarnation above this one, and unlike any other: `chance` is drawn anew for each.
+    #[must_use]
+    pub fn following(self, chance: u32) -> Self {
+        let chance = if mutated!(IncarnationWithoutChance) { 0 } else { chance };
+        Self((self.count() + 1) << Self::CHANCE_BITS | u64::from(chance))
+    }
+}
 
 /// One order of one person in a region: what is held, sold, released and refunded as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

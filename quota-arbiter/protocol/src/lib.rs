@@ -34,5 +34,5 @@ pub use counters::{Counters, Tickets};
 pub use holder::{Action, Done, Holder, Refused};
 pub use ids::{ConcertId, Epoch, Identity, Incarnation, OrderId, PoolId, RegionId, TierId};
 pub use issuer::Issuer;
-pub use message::{Answer, Register, Registered, Report};
+pub use message::{Answer, ArbitersBehind, Register, Registered, Report};
 pub use policy::plan;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::{
     counters::{Counters, Tickets},
@@ -84,6 +85,28 @@ pub struct RegionView {
     pub identity: Option<Identity>,
 }
 
+/// Arbiters that say less than a region knows: restored from a backup under an incarnation that is not above every
+/// earlier one, or an answer that was under way for long. The region takes nothing from them and goes on as it is.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error(
+    "the arbiters are of incarnation {arbiters}, and this region has heard of {known}, which is later: they were \
+     restored from a backup by somebody who did not know of it. Begin their recovery again, above {known}; until then \
+     this region keeps what it has and takes nothing from them"
+)]
+pub struct ArbitersBehind {
+    /// What the region has heard of.
+    pub known: Incarnation,
+    /// What the arbiters are of.
+    pub arbiters: Incarnation,
+}
+
+impl ArbitersBehind {
+    /// Whether arbiters of an incarnation are behind what a region knows.
+    pub fn judge(known: Incarnation, arbiters: Incarnation) -> Option<Self> {
+        (known > arbiters).then_some(Self { known, arbiters })
+    }
+}
+
 /// A database that is new to the arbiter asks to speak for its region.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -92,7 +115,8 @@ pub struct Register {
     pub region: RegionId,
     /// The database.
     pub identity: Identity,
-    /// The incarnation as read.
+    /// The latest incarnation that the database knows of, and not merely what was read: whoever knows of a later one
+    /// registers with no earlier one.
     pub incarnation: Incarnation,
     /// The region's epoch as read.
     pub epoch_as_read: Epoch,

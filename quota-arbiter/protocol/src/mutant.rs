@@ -42,6 +42,8 @@ mod switch {
         RefundTwice,
         SeedWithoutAName,
         WriteOffWithoutAFence,
+        IncarnationWithoutChance,
+        FollowingArbitersThatKnowLess,
     }
 
     thread_local! {

@@ -23,7 +23,7 @@ pub enum Stock {
 pub fn stock(issuer: &Issuer, pool: &PoolId) -> Option<Stock> {
     let book = issuer.pools().get(pool)?;
     let mut at_most = book.pool;
-    let mut settled = book.pool.is_zero() && issuer.recovering().is_none();
+    let mut settled = book.pool.is_zero() && issuer.recovering().is_none() && book.forgotten.is_none();
     for (region, slice) in &book.slices {
         let state = issuer.regions().get(region).map(|region| region.state);
         if state == Some(RegionState::WrittenOff) {

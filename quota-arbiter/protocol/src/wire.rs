@@ -50,7 +50,7 @@ pub struct SyncRequest {
     pub region: RegionId,
     /// The database that the region runs on.
     pub identity: Identity,
-    /// The incarnation of the arbiters that the region last heard of.
+    /// The latest incarnation of the arbiters that the region has heard of; its report, if there is one, is under it.
     pub incarnation: Incarnation,
     /// Its epoch; absent before this database is registered.
     pub epoch: Option<Epoch>,
@@ -123,8 +123,10 @@ pub enum RegisterAnswer {
 }
 
 impl SyncRequest {
-    /// The message for a report, or for a database that has nothing to report yet.
+    /// The message for a report, or for a database that has nothing to report yet. `incarnation` is the latest that the
+    /// region has heard of; a report under an earlier one would be dropped by the arbiters, and is left out.
     pub fn new(region: RegionId, identity: Identity, incarnation: Incarnation, report: Option<Report>) -> Self {
+        let report = report.filter(|report| report.incarnation == incarnation);
         let epoch = report.as_ref().map(|report| report.epoch);
         let pools = report.map(|report| report.pools).unwrap_or_default();
         let pools = pools.into_iter().map(|PoolReport { pool, counters, demand }| SyncPool { pool, counters, demand });

@@ -50,6 +50,11 @@ impl Auditor {
     /// The state of an arbiter after it applied something.
     pub(crate) fn state(&mut self, state: &State) {
         let issuer = state.issuer();
+        // A recovery that is begun again is another incarnation in the same log.
+        self.incarnation = self.incarnation.max(issuer.incarnation());
+        if let Some(forgotten) = issuer.forgotten() {
+            self.problem(forgotten);
+        }
         for (id, pool) in issuer.pools() {
             if let Err(broken) = invariant_conservation(issuer, pool) {
                 self.problem(format!("{id}: {broken}"));
@@ -118,11 +123,6 @@ impl Auditor {
     /// What a region really sold and refunded, ever, as an operator counts it after fencing.
     pub(crate) fn count(&self, region: RegionId, pool: PoolId) -> (Tickets, Tickets) {
         self.counts.get(&(region, pool)).copied().unwrap_or_default()
-    }
-
-    /// Orders sold by a region and not refunded.
-    pub(crate) fn orders_sold(&self, region: RegionId) -> usize {
-        self.sold.keys().filter(|key| key.0 == region).count()
     }
 
     /// The arbiters begin a new log, restored from a backup.

@@ -15,9 +15,11 @@ mod operator;
 mod region;
 mod rest;
 mod sale;
+mod sizes;
 mod world;
 
-pub use sale::{Sale, skewed_sale};
+pub use sale::{Odds, Sale, skewed_sale, spread};
+pub use sizes::{LogSizes, log_sizes};
 use world::World;
 
 /// The size of a run.
@@ -52,7 +54,9 @@ pub struct Run {
 
 /// One run. With `tell`, says on standard error what happens.
 pub fn run(settings: Settings, seed: u64, tell: bool) -> Run {
-    let mut world = World::new(settings, seed, tell);
+    // Few enough that tickets have to move.
+    let batch = (settings.tickets / (settings.regions as u32 * 8)).max(2);
+    let mut world = World::new(settings, batch, seed, tell);
     world.run_until(settings.chaos_ms);
     world.come_to_rest();
     if tell {

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use quota_arbiter::{
-    command::{LogEntry, Order, Request, RequestId, Work},
+    command::{Order, Request, RequestId},
     raft::{Machine, Membership},
     state::State,
     store::Stored,
 };
 use quota_protocol::{
-    Action, Command, Holder, Outcome, RegionId, Tickets,
+    Action, Command, Holder, Incarnation, Outcome, RegionId, Tickets,
     command::{CommandRefused, RecoveryRefused, Sales, WriteOffRefused},
     holder::OrderState,
     issuer::RegionState,
@@ -18,6 +18,7 @@ use quota_protocol::{
 
 use crate::{
     arbiter::{Arbiter, Input, Told},
+    dice::mix,
     faults::pick,
     world::{Event, World},
 };
@@ -31,6 +32,11 @@ pub(crate) struct Operator {
     arbiter_backup: Option<Vec<u8>>,
     /// A run either restores the arbiters or restores regions: both at once may lose what nobody can see.
     restores_arbiters: bool,
+    /// Does not remember which incarnations there were, and leaves it to the backup.
+    careless: bool,
+    /// The last incarnation there was, and how many.
+    last: Incarnation,
+    incarnations: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -44,6 +50,7 @@ enum Aim {
     Change,
     WriteOff(usize),
     FinishRecovery,
+    RecoverAgain,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +64,7 @@ impl World {
     pub(crate) fn operator_begins(&mut self) {
         self.operator.highest_total = self.total;
         self.operator.restores_arbiters = self.dice.per_mille(250);
+        self.operator.careless = mix(self.seed).is_multiple_of(2);
         for pool in self.pools.clone() {
             self.order(Command::CreatePool { pool, total: self.total }, Aim::Change);
         }
@@ -81,6 +89,7 @@ impl World {
 
     pub(crate) fn operate(&mut self) {
         self.help_regions();
+        self.help_recovery();
         self.help_members();
         let tasks = self.operator.tasks.iter().map(|(number, task)| (*number, task.request.clone()));
         let tasks = tasks.collect::<Vec<_>>();
@@ -139,6 +148,11 @@ impl World {
         self.operator.tasks.remove(&number);
         match task.aim {
             Aim::Change => {}
+            Aim::RecoverAgain => {
+                if !self.operator.tasks.values().any(|task| task.aim == Aim::FinishRecovery) {
+                    self.order(Command::FinishRecovery, Aim::FinishRecovery);
+                }
+            }
             Aim::WriteOff(region) => self.written_off(region, outcome),
             Aim::FinishRecovery => self.recovered(outcome),
         }
@@ -342,17 +356,19 @@ impl World {
             return;
         }
         let Some(backup) = self.operator.arbiter_backup.take() else { return };
-        let Some(now) = self.state().map(State::issuer) else { return };
-        let incarnation = now.incarnation().next();
+        let last = if self.operator.careless { Incarnation::default() } else { self.operator.last };
         // Also those that are written off now: the backup does not know what they sold.
-        let regions = now.regions().keys().copied().collect();
-        let mut state = State::default();
-        let begins = LogEntry::new(self.now_ms, Work::Quota(vec![Command::BeginRecovery { incarnation, regions }]));
-        let applied = begins.encode().map(|entry| state.restore(&backup).is_ok() && state.apply(&entry).is_ok());
-        if applied != Ok(true) {
-            self.auditor.problem("a backup of the arbiters cannot be restored");
-            return;
-        }
+        let regions = self.regions.iter().map(|region| region.id).collect();
+        let chance = self.chance();
+        let state = match State::restored(&backup, last, chance, regions) {
+            Ok(state) => state,
+            Err(error) => {
+                self.auditor.problem(error);
+                return;
+            }
+        };
+        let incarnation = state.issuer().incarnation();
+        self.operator.last = self.operator.last.max(incarnation);
         self.note(&self.tell_books());
         self.arbiters.clear();
         self.auditor.new_log(incarnation);
@@ -364,5 +380,26 @@ impl World {
         }
         self.note(&self.tell_books());
         self.order(Command::FinishRecovery, Aim::FinishRecovery);
+    }
+
+    /// Drawn apart from everything else, so that a seed's accidents do not depend on it.
+    fn chance(&mut self) -> u32 {
+        self.operator.incarnations += 1;
+        mix(self.seed ^ self.operator.incarnations) as u32
+    }
+
+    /// A region says that the arbiters are behind what it knows: their recovery is begun again, above that.
+    fn help_recovery(&mut self) {
+        let Some(life) = self.leader().and_then(|leader| leader.life.as_ref()) else { return };
+        let known = self.regions.iter().filter_map(|region| region.database.as_ref()).map(Holder::incarnation).max();
+        let Some(behind) = known.and_then(|known| life.driver.machine().issuer().behind(known)) else { return };
+        if self.operator.tasks.values().any(|task| task.aim == Aim::RecoverAgain) {
+            return;
+        }
+        self.note(&behind.to_string());
+        let incarnation = behind.known.following(self.chance());
+        self.operator.last = incarnation;
+        let regions = self.regions.iter().map(|region| region.id).collect();
+        self.order(Command::BeginRecovery { incarnation, regions }, Aim::RecoverAgain);
     }
 }

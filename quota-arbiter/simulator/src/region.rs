@@ -200,7 +200,7 @@ impl Region {
             }
             Contact::Register if own < view.incarnation => self.begin(Action::Observe(view.incarnation)),
             Contact::Superseded(reason) => self.begin(Action::Halt(reason)),
-            Contact::AskAgain | Contact::Register => {}
+            Contact::AskAgain | Contact::Register | Contact::ArbitersBehind(_) => {}
         }
     }
 

@@ -2,7 +2,7 @@
 //! buyers at one region that has every ticket from the start. Virtual time, so the figures are the protocol's and not
 //! the machine's.
 
-use quota_protocol::{OrderId, Tickets};
+use quota_protocol::{Holder, OrderId, Tickets};
 
 use crate::{
     Settings,
@@ -28,37 +28,49 @@ pub struct Sale {
     /// The longest time that a region had a request and nothing that could serve it, while another region had enough
     /// that nobody there asked for.
     pub starved_max_ms: u64,
-    /// For each region, orders sold and orders that came.
-    pub regions: Vec<(usize, usize)>,
+    /// For each region that a buyer came to (or would have, with one pool).
+    pub regions: Vec<Odds>,
     /// What was wrong; empty for a good sale.
     pub problems: Vec<String>,
 }
 
+/// How the buyers of one region fared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Odds {
+    /// Buyers.
+    pub came: usize,
+    /// Of those, how many got a hold. Whether they then paid is their own affair.
+    pub offered: usize,
+}
+
+impl Odds {
+    /// The chance of a buyer.
+    pub fn chance(&self) -> f64 {
+        self.offered as f64 / self.came as f64
+    }
+}
+
+/// By how much the odds of regions differ: the best less the worst, as a part of the mean over all buyers.
+pub fn spread(regions: &[Odds]) -> f64 {
+    let chances = regions.iter().filter(|odds| odds.came > 0).map(Odds::chance);
+    let (worst, best) = chances.fold((f64::MAX, 0.0), |(worst, best), chance| (chance.min(worst), chance.max(best)));
+    let add = |sum: Odds, odds: &Odds| Odds { came: sum.came + odds.came, offered: sum.offered + odds.offered };
+    (best - worst) / regions.iter().fold(Odds::default(), add).chance()
+}
+
 /// Sells `tickets` to twice as many buyers' wishes, `skew_per_mille` of whom come to the first of `regions`. With
 /// `one_pool`, the same buyers at the same moments all come to one region that has everything.
+///
+/// A region's buyers come evenly over the time, each at a moment of his own within his share of it: with one queue for
+/// everybody, all regions would have the same odds. So a difference is the system's doing and not the arrivals'.
 pub fn skewed_sale(regions: usize, tickets: u32, skew_per_mille: u64, one_pool: bool, seed: u64) -> Sale {
     let count = if one_pool { 1 } else { regions };
     let settings = Settings { regions: count, tickets, chaos_ms: 0 };
-    let mut world = World::new(settings, seed, false);
+    let batch = if one_pool { tickets } else { (tickets / 50).max(4) };
+    let mut world = World::new(settings, batch, seed, false);
     (world.calm, world.refunds, world.to_arrive) = (true, false, 0);
-    world.policy.batch = Tickets::from_u32(if one_pool { tickets } else { (tickets / 50).max(4) });
     let pool = world.pools[0];
-    let mut came = vec![0; count];
-    let mut dice = Dice::new(seed ^ 0xA11);
-    let (mut wanted, mut number) = (0, 0);
-    while wanted < u64::from(tickets) * 2 {
-        let skewed = dice.per_mille(skew_per_mille);
-        let home = if skewed { 0 } else { dice.below(regions as u64) as usize };
-        let home = if one_pool { 0 } else { home };
-        let quantity = dice.between(1, 4);
-        wanted += quantity;
-        number += 1;
-        came[home] += 1;
-        let quantity = Tickets::from_u32(quantity as u32);
-        let buyer = Buyer { order: OrderId::new(number), pool, quantity };
-        let at = OPENS_MS + dice.below(ARRIVALS_MS);
-        world.after(at, Event::Join(home, buyer));
-    }
+    let homes = arrivals(&mut world, regions, skew_per_mille, one_pool, seed);
     for region in &mut world.regions {
         region.batch_orders = 500;
     }
@@ -88,12 +100,48 @@ pub fn skewed_sale(regions: usize, tickets: u32, skew_per_mille: u64, one_pool: 
     let rows = world.regions.iter().filter_map(|region| region.database.as_ref());
     let left = state.pools().get(&pool).map(|book| book.pool).unwrap_or_default()
         + rows.map(|database| database.counters(&pool).available()).sum();
-    let ids = world.regions.iter().map(|region| region.id).collect::<Vec<_>>();
+    let mut fared = vec![Odds::default(); regions];
+    for (order, home) in homes {
+        let orders = world.regions.iter().filter_map(|region| region.database.as_ref()).map(Holder::orders);
+        fared[home].came += 1;
+        fared[home].offered += usize::from(orders.into_iter().any(|orders| orders.contains_key(&order)));
+    }
     Sale {
         sold_out_ms: world.last_sale_ms.saturating_sub(OPENS_MS),
         left: left.get(),
         starved_max_ms,
-        regions: ids.into_iter().zip(came).map(|(id, came)| (world.auditor.orders_sold(id), came)).collect(),
+        regions: fared,
         problems: std::mem::take(&mut world.auditor.problems),
     }
+}
+
+/// Lays out the buyers, and says to which region each of them comes.
+fn arrivals(
+    world: &mut World,
+    regions: usize,
+    skew_per_mille: u64,
+    one_pool: bool,
+    seed: u64,
+) -> Vec<(OrderId, usize)> {
+    let mut dice = Dice::new(seed ^ 0xA11);
+    let mut queues = vec![Vec::new(); regions];
+    let (mut wanted, mut homes) = (0, Vec::new());
+    while wanted < u64::from(world.settings.tickets) * 2 {
+        let skewed = dice.per_mille(skew_per_mille);
+        let home = if skewed { 0 } else { dice.below(regions as u64) as usize };
+        let quantity = dice.between(1, 4);
+        wanted += quantity;
+        let order = OrderId::new(homes.len() as u128 + 1);
+        homes.push((order, home));
+        queues[home].push(Buyer { order, pool: world.pools[0], quantity: Tickets::from_u32(quantity as u32) });
+    }
+    for (home, queue) in queues.into_iter().enumerate() {
+        let share_ms = ARRIVALS_MS as f64 / queue.len() as f64;
+        for (place, buyer) in queue.into_iter().enumerate() {
+            let chance = dice.below(1_000) as f64 / 1_000.0;
+            let at_ms = OPENS_MS + (share_ms * (place as f64 + chance)) as u64;
+            world.after(at_ms, Event::Join(if one_pool { 0 } else { home }, buyer));
+        }
+    }
+    homes
 }

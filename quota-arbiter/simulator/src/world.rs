@@ -95,7 +95,7 @@ pub(crate) struct World {
     /// When the last sale was committed.
     pub(crate) last_sale_ms: u64,
     pub(crate) to_arrive: u64,
-    seed: u64,
+    pub(crate) seed: u64,
     pub(crate) calm: bool,
     pub(crate) refunds: bool,
     tell: bool,
@@ -106,7 +106,7 @@ pub(crate) fn party_of(arbiter: &Arbiter) -> Party {
 }
 
 impl World {
-    pub(crate) fn new(settings: Settings, seed: u64, tell: bool) -> Self {
+    pub(crate) fn new(settings: Settings, batch: u32, seed: u64, tell: bool) -> Self {
         let dice = Dice::new(seed);
         let mut regions = Vec::new();
         for number in 0..settings.regions {
@@ -115,7 +115,6 @@ impl World {
             }
         }
         let total = Tickets::from_u32(settings.tickets);
-        let batch = (settings.tickets / (settings.regions as u32 * 8)).max(2);
         let policy = Policy { batch: Tickets::from_u32(batch), heartbeat_ms: HEARTBEAT_MS, ..Policy::default() };
         let mut world = Self {
             settings,

@@ -27,6 +27,7 @@ impl Leader {
     pub fn round(&mut self, state: &State, now_ms: u64) -> Round {
         let issuer = state.issuer();
         let (mut commands, mut floors) = self.read_reports(issuer);
+        floors.extend(std::mem::take(&mut self.doubts).into_values());
         let mut round = Round::default();
         if issuer.recovering().is_none() {
             commands.extend(self.errand_grants(issuer, now_ms));
@@ -130,5 +131,48 @@ impl Leader {
             view.regions.insert(*region, stock);
         }
         view
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quota_protocol::{
+        Command, Counters, Epoch, Identity, Incarnation, Report, Tickets,
+        message::{Demand, PoolReport, Register},
+        policy::Policy,
+    };
+
+    use super::*;
+    use crate::{
+        command::{LogEntry, Work},
+        leader::ReportRefused,
+        raft::Machine as _,
+    };
+
+    fn apply(state: &mut State, commands: Vec<Command>) {
+        state.apply(&LogEntry::new(5, Work::Quota(commands)).encode().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_report_of_more_than_was_granted_is_refused_and_stops_the_pool() {
+        let (pool, region) = ("demo/A".parse().unwrap(), "east".parse().unwrap());
+        let identity = Identity { system: 1, timeline: 1, copy: 1 };
+        let (incarnation, epoch) = (Incarnation::default(), Epoch::new(1));
+        let register = Register { region, identity, incarnation, epoch_as_read: Epoch::default(), database: None };
+        let mut state = State::default();
+        let create = Command::CreatePool { pool, total: Tickets::from_u32(10) };
+        apply(&mut state, vec![create, Command::Register(register)]);
+        let mut leader = Leader::new(Policy::default());
+        let counters = Counters { granted: Tickets::from_u32(3), ..Counters::ZERO };
+        let row = PoolReport { pool, counters, demand: Demand::default() };
+        let heard = leader.hear(state.issuer(), 0, Report { region, incarnation, epoch, pools: vec![row] });
+        assert!(matches!(heard, Err(ReportRefused::GrantedTooMuch { .. })), "{heard:?}");
+        for commands in leader.round(&state, 0).entries {
+            apply(&mut state, commands);
+        }
+        assert!(state.issuer().forgotten().is_some());
+        let grant = Command::GrantUpTo { region, epoch, pool, granted: Tickets::from_u32(5) };
+        apply(&mut state, vec![grant]);
+        assert_eq!(state.issuer().slice(&region, &pool).granted, Tickets::ZERO);
     }
 }

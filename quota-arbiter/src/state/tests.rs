@@ -134,3 +134,19 @@ fn no_region_is_called_pool_and_a_cluster_is_founded_once() {
     let add = Order::Quota(Command::AddRegion { region: POOL.parse().unwrap() });
     assert_eq!(told(order(&mut state, 1, add)).refused, Some(Code::NotFound));
 }
+
+#[test]
+fn a_backup_comes_up_frozen_whoever_counts_and_unlike_any_other_life() {
+    let backup = State::default().snapshot();
+    let regions = || vec!["east".parse().unwrap()];
+    let first = State::restored(&backup, Incarnation::default(), 7, regions()).unwrap();
+    assert!(first.issuer().recovering().is_some());
+    // The same backup again, by somebody who knows of no other restore.
+    let again = State::restored(&backup, Incarnation::default(), 8, regions()).unwrap();
+    assert_ne!(again.issuer().incarnation(), first.issuer().incarnation());
+    // A backup of the life that was just begun, by somebody who remembers less than it does.
+    let later = State::restored(&first.snapshot(), Incarnation::default(), 1, regions()).unwrap();
+    assert!(later.issuer().incarnation() > first.issuer().incarnation());
+    let refused = State::restored(b"{}", Incarnation::default(), 1, regions());
+    assert!(matches!(refused, Err(NotRestored::Backup(BadSnapshot::Format(_)))));
+}

@@ -5,7 +5,7 @@ use std::{panic::AssertUnwindSafe, path::Path, sync::Arc};
 
 use prost::Message as _;
 use raft::eraftpb::{Entry, HardState, Snapshot};
-use redb::{Database, Durability, ReadableDatabase, StorageBackend, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, ReadableTableMetadata, StorageBackend, TableDefinition};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -23,6 +23,9 @@ const SNAPSHOT: &str = "snapshot";
 pub(super) const EXTENT: &str = "extent";
 /// First index and bytes of the entries before the log's beginning that are kept for whoever asks what was committed.
 pub(super) const HISTORY: &str = "history";
+/// In every store from its first moment: one without it has lost more than can be told.
+const FORMAT: &str = "format";
+const FORMAT_VERSION: &[u8] = b"1";
 const DIGEST_SIZE_BYTES: usize = 8;
 
 /// A database whose end is no panic: redb writes down its free pages then, and asserts on damage that nobody has come
@@ -64,7 +67,24 @@ impl DiskStore {
     /// # Errors
     /// When the disk refuses, or what is there is damaged.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::guarded(|| Database::create(path))
+        if !path.exists() {
+            Self::create(path)?;
+        }
+        Self::guarded(|| Database::open(path))
+    }
+
+    /// Makes an empty store beside its place and moves it there when it is whole: a power cut while it is being made
+    /// must not leave something that looks like a damaged log.
+    fn create(path: &Path) -> Result<(), StoreError> {
+        let (mut unfinished, folder) = (path.to_owned(), path.parent().unwrap_or(Path::new("")));
+        unfinished.add_extension("unfinished");
+        if unfinished.exists() {
+            std::fs::remove_file(&unfinished).map_err(disk)?;
+        }
+        drop(Self::guarded(|| Database::create(&unfinished))?.begin()?);
+        std::fs::rename(&unfinished, path).map_err(disk)?;
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(disk)
     }
 
     /// Opens the store in any storage, or makes one: for tests, which bring storage that fails.
@@ -72,7 +92,21 @@ impl DiskStore {
     /// # Errors
     /// As [`DiskStore::open`].
     pub fn open_backend(backend: impl StorageBackend) -> Result<Self, StoreError> {
-        Self::guarded(|| Database::builder().create_with_backend(backend))
+        let new = backend.len().map_err(disk)? == 0;
+        let store = Self::guarded(|| Database::builder().create_with_backend(backend))?;
+        if new { store.begin() } else { Ok(store) }
+    }
+
+    /// Makes the tables, so that a store that has none is known to be damaged and not taken for a new one.
+    fn begin(self) -> Result<Self, StoreError> {
+        let transaction = self.database.get()?.begin_write().map_err(disk)?;
+        {
+            transaction.open_table(ENTRIES).map_err(disk)?;
+            let mut records = transaction.open_table(RECORDS).map_err(disk)?;
+            records.insert(FORMAT, sealed(FORMAT_VERSION).as_slice()).map_err(disk)?;
+        }
+        transaction.commit().map_err(disk)?;
+        Ok(self)
     }
 
     /// Keeps so many bytes of committed commands behind the last snapshot.
@@ -183,18 +217,19 @@ impl LogStore for DiskStore {
 impl DiskStore {
     fn read_all(&mut self) -> Result<Option<Stored>, StoreError> {
         let transaction = self.database.get()?.begin_read().map_err(reading)?;
-        let (entries, records) = match (transaction.open_table(ENTRIES), transaction.open_table(RECORDS)) {
-            (Ok(entries), Ok(records)) => (entries, records),
-            (Err(redb::TableError::TableDoesNotExist(_)), Err(redb::TableError::TableDoesNotExist(_))) => {
-                return Ok(None);
-            }
-            (Err(error), _) | (_, Err(error)) => return Err(reading(error)),
-        };
+        let entries = transaction.open_table(ENTRIES).map_err(reading)?;
+        let records = transaction.open_table(RECORDS).map_err(reading)?;
         let record = |key: &str| -> Result<Vec<u8>, StoreError> {
             let sealed = records.get(key).map_err(reading)?;
             let sealed = sealed.ok_or_else(|| StoreError::Damaged(format!("the {key} is missing")))?;
             Ok(opened(sealed.value(), key)?.to_vec())
         };
+        if record(FORMAT)? != FORMAT_VERSION {
+            return Err(StoreError::Damaged("it is of another format than this program's".to_owned()));
+        }
+        if records.len().map_err(reading)? == 1 && entries.is_empty().map_err(reading)? {
+            return Ok(None);
+        }
         let extent = record(EXTENT)?;
         let (numbers, rest) = extent.as_chunks::<8>();
         let [before, term, last] = match numbers {
@@ -275,8 +310,11 @@ pub(super) fn decoded<T: prost::Message + Default>(sealed: &[u8], name: &str) ->
 /// What went wrong while reading: the disk, or what is on it.
 fn reading(error: impl Into<redb::Error>) -> StoreError {
     match error.into() {
-        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            StoreError::Damaged("the file has lost its end".to_owned())
+        // Not a database, or one that ends too early.
+        redb::Error::Io(error)
+            if matches!(error.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof) =>
+        {
+            StoreError::Damaged(error.to_string())
         }
         error @ (redb::Error::Io(_) | redb::Error::PreviousIo | redb::Error::DatabaseAlreadyOpen) => disk(error),
         damage => StoreError::Damaged(damage.to_string()),

@@ -261,6 +261,10 @@ impl Syncing {
                 self.must_look = true;
                 return Ok(true);
             }
+            Contact::ArbitersBehind(behind) => {
+                tracing::warn!(%behind, "took nothing from the arbiters");
+                return Ok(false);
+            }
         }
         self.note_contact(parts).await?;
         let did = match holder::deliver(&parts.books.db, &own, &answer, &*parts.books).await {
@@ -368,6 +372,10 @@ impl Syncing {
             }
             Contact::Superseded(reason) => {
                 self.halt(parts, &reason).await?;
+                return Ok(false);
+            }
+            Contact::ArbitersBehind(behind) => {
+                tracing::warn!(%behind, "took nothing from the arbiters");
                 return Ok(false);
             }
             // Registered, and the answer was lost: the same question gets the same answer, where another one would

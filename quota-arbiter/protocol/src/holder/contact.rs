@@ -11,7 +11,10 @@ use crate::{
     command::RegisterRefused,
     counters::{Column, Counters, Tickets},
     ids::{Epoch, Identity, Incarnation, PoolId},
-    message::{Answer, AnswerSlice, DatabaseState, Demand, PoolReport, RegionView, Register, Registered, Report},
+    message::{
+        Answer, AnswerSlice, ArbitersBehind, DatabaseState, Demand, PoolReport, RegionView, Register, Registered,
+        Report,
+    },
 };
 
 /// Why a database sells nothing any more, in words that tell an operator what to do.
@@ -60,11 +63,18 @@ pub enum Contact {
     Register,
     /// Another database took its place while this one was registered: halt.
     Superseded(HaltReason),
+    /// These arbiters know less than this database: take nothing from them, sell on, and say so. It is not the database
+    /// that is at fault, so it does not halt.
+    ArbitersBehind(ArbitersBehind),
 }
 
 impl Holder {
     /// What follows from what was read of the region at the arbiters.
     pub fn contact(&self, view: &RegionView) -> Contact {
+        let behind = ArbitersBehind::judge(self.incarnation, view.incarnation);
+        if let Some(behind) = behind.filter(|_| !mutated!(FollowingArbitersThatKnowLess)) {
+            return Contact::ArbitersBehind(behind);
+        }
         let own = self.registration.filter(|stored| stored.registered_as == self.identity);
         let here = own.filter(|stored| stored.incarnation == view.incarnation);
         match view.identity {
@@ -81,14 +91,19 @@ impl Holder {
         }
     }
 
-    /// The registration to ask for, given what was read of the region. The incarnation must have been observed before
-    /// (stored), else a late answer of the old one could still raise a row after it was shown here.
+    /// The registration to ask for, given what was read of the region. It names the incarnation that this database has
+    /// observed (stored), so that no late answer of an earlier one raises a row after it was shown here; arbiters of any
+    /// other ignore it.
     pub fn register_request(&self, read: &RegionView) -> Register {
         let rows = self.rows.iter().map(|(pool, row)| (*pool, row.counters)).collect::<BTreeMap<_, _>>();
+        let mut incarnation = self.incarnation;
+        if mutated!(FollowingArbitersThatKnowLess) {
+            incarnation = read.incarnation;
+        }
         Register {
             region: self.region,
             identity: self.identity,
-            incarnation: read.incarnation,
+            incarnation,
             epoch_as_read: read.epoch,
             database: self.registration.map(|stored| DatabaseState { epoch: stored.epoch, rows }),
         }

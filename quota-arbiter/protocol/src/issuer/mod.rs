@@ -10,12 +10,13 @@ mod write_off;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::{
     command::{Command, CommandRefused, Heard, Ignored, Outcome},
     counters::{Counters, Tickets},
     ids::{Epoch, Identity, Incarnation, PoolId, RegionId},
-    message::{Answer, AnswerSlice, RegionView},
+    message::{Answer, AnswerSlice, ArbitersBehind, RegionView},
 };
 
 /// What the arbiters agree on.
@@ -27,6 +28,25 @@ pub struct Issuer {
     recovery: Option<BTreeSet<RegionId>>,
     regions: BTreeMap<RegionId, Region>,
     pools: BTreeMap<PoolId, Pool>,
+}
+
+/// What shows that these arbiters have forgotten something: their disks were put back to an earlier moment (a snapshot
+/// of a machine, a copy of a file) by somebody who did not begin a recovery.
+#[derive(Clone, Debug, Error, PartialEq, Eq, Serialize, Deserialize)]
+#[error(
+    "{region} was granted {database} of {pool}, and the arbiters know of {granted}: they have forgotten what they did. \
+     Nothing is granted of it any more; begin a recovery, in which every region registers again"
+)]
+#[serde(deny_unknown_fields)]
+pub struct Forgotten {
+    /// The region that reported it.
+    pub region: RegionId,
+    /// Of which pool.
+    pub pool: PoolId,
+    /// g, or a return of as many.
+    pub database: Tickets,
+    /// G
+    pub granted: Tickets,
 }
 
 /// One region, as the issuer knows it.
@@ -72,6 +92,10 @@ pub struct Pool {
     pub pool: Tickets,
     /// An operator stopped grants of this pool.
     pub frozen: bool,
+    /// What shows that something was granted of it which this does not know of. Nothing is granted any more then, until a
+    /// recovery begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgotten: Option<Forgotten>,
     /// What each region has of it.
     pub slices: BTreeMap<RegionId, Slice>,
 }
@@ -120,9 +144,20 @@ impl Issuer {
         self.incarnation
     }
 
+    /// Whether a region has heard of a later life of the arbiters than this one. Asked with what each heartbeat says,
+    /// and shown to operators: such a region registers with nobody, so the recovery waits for it for ever.
+    pub fn behind(&self, known: Incarnation) -> Option<ArbitersBehind> {
+        ArbitersBehind::judge(known, self.incarnation)
+    }
+
     /// The regions still waited for, while recovering from a backup.
     pub fn recovering(&self) -> Option<&BTreeSet<RegionId>> {
         self.recovery.as_ref()
+    }
+
+    /// What shows that these arbiters have forgotten something, if anything does.
+    pub fn forgotten(&self) -> Option<&Forgotten> {
+        self.pools.values().find_map(|pool| pool.forgotten.as_ref())
     }
 
     /// Every region.
@@ -191,7 +226,7 @@ impl Issuer {
                 Outcome::Refused(CommandRefused::OtherTotal(pool.total))
             };
         }
-        self.pools.insert(id, Pool { total, pool: total, frozen: false, slices: BTreeMap::new() });
+        self.pools.insert(id, Pool { total, pool: total, frozen: false, forgotten: None, slices: BTreeMap::new() });
         Outcome::Done
     }
 
@@ -226,7 +261,7 @@ impl Issuer {
         let Some(pool) = self.pools.get_mut(pool) else {
             return Outcome::Refused(CommandRefused::NoSuchPool(*pool));
         };
-        if pool.frozen {
+        if pool.frozen || pool.forgotten.is_some() {
             return Ignored::Frozen.into();
         }
         let before = pool.slices.get(region).map(|slice| slice.granted).unwrap_or_default();
@@ -256,9 +291,17 @@ impl Issuer {
             Err(Outcome::Ignored(_)) if mutated!(AcceptReturnWithoutEpoch) => {}
             Err(outcome) => return outcome,
         }
-        let Some(pool) = self.pools.get_mut(pool) else {
-            return Outcome::Refused(CommandRefused::NoSuchPool(*pool));
+        let id = pool;
+        let Some(pool) = self.pools.get_mut(id) else {
+            return Outcome::Refused(CommandRefused::NoSuchPool(*id));
         };
+        let granted = pool.slices.get(region).map(|slice| slice.granted).unwrap_or_default();
+        if returned > granted && pool.forgotten.is_none() {
+            pool.forgotten = Some(Forgotten { region: *region, pool: *id, database: returned, granted });
+        }
+        if pool.forgotten.is_some() {
+            return Ignored::Frozen.into();
+        }
         let Some(slice) = pool.slices.get_mut(region) else {
             return Ignored::Reached.into();
         };
@@ -276,14 +319,20 @@ impl Issuer {
 
     fn raise_floors(&mut self, heard: &[Heard]) -> Outcome {
         let mut raised = 0;
-        for Heard { region, epoch, pool, counters } in heard {
+        for Heard { region, epoch, pool: id, counters } in heard {
             let Ok(known) = self.under_epoch(region, *epoch) else { continue };
             if known.state == RegionState::WrittenOff {
                 continue;
             }
             known.hear();
-            let Some(pool) = self.pools.get_mut(pool) else { continue };
-            let floor = &mut pool.slices.entry(*region).or_default().floor;
+            let Some(pool) = self.pools.get_mut(id) else { continue };
+            let Slice { granted, floor, .. } = pool.slices.entry(*region).or_default();
+            if counters.granted > *granted {
+                let (database, granted) = (counters.granted, *granted);
+                let shown = Forgotten { region: *region, pool: *id, database, granted };
+                pool.forgotten.get_or_insert(shown);
+                continue;
+            }
             let mut higher = floor.max(counters);
             if mutated!(ReportsOverwriteTheFloor) {
                 higher = *counters;
@@ -304,11 +353,11 @@ impl Issuer {
         if known.total != from {
             return Outcome::Refused(CommandRefused::TotalMoved(known.total));
         }
+        // P is not known: it can only be made to fit by raising the total.
+        if to < from && (recovering || known.forgotten.is_some()) {
+            return Outcome::Refused(CommandRefused::Recovering);
+        }
         if recovering {
-            // P is not known: it can only be made to fit by raising the total.
-            if to < from {
-                return Outcome::Refused(CommandRefused::Recovering);
-            }
             known.total = to;
             return Outcome::Done;
         }

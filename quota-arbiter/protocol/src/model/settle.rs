@@ -30,6 +30,9 @@ impl World {
     pub(super) fn check(&self, before: Option<&Self>) -> Result<(), Wrong> {
         let book = &self.issuer.pools()[&pool()];
         invariant_conservation(&self.issuer, book)?;
+        if let Some(forgotten) = self.issuer.forgotten() {
+            return Err(Wrong(forgotten.to_string()));
+        }
         let mut promised = 0;
         for (at, site) in self.sites.iter().enumerate() {
             promised += u64::from(site.sold_net());
@@ -63,6 +66,7 @@ impl World {
     /// every ticket.
     pub(super) fn check_rest(&self, bounds: &Bounds) -> Result<(), Wrong> {
         let mut world = self.clone();
+        world.recover_again(bounds);
         for site in 0..world.sites.len() {
             world.settle_registration(site)?;
         }
@@ -127,6 +131,7 @@ impl World {
                     return Err(Wrong(format!("at rest, a database that lost nothing is told: {reason}")));
                 }
                 Contact::Superseded(_) => break,
+                Contact::ArbitersBehind(behind) => return Err(Wrong(format!("at rest: {behind}"))),
             };
             match adopt.map(|registered| live.apply(Epoch::default(), &Action::Adopt(registered))) {
                 Some(Ok(Done::Changed)) => *honest = true,

@@ -3,12 +3,12 @@
 
 use std::rc::Rc;
 
-use super::world::{Backup, Bounds, Site, World, pool};
+use super::world::{ArbiterBackup, Backup, Bounds, Site, World, pool};
 use crate::{
     command::{Command, Heard, Outcome, Sales},
     counters::{Counters, Tickets},
     holder::{Action, Contact, Done, Holder, OrderState},
-    ids::{Epoch, OrderId},
+    ids::{Epoch, Incarnation, OrderId},
     issuer::RegionState,
 };
 
@@ -46,10 +46,16 @@ pub(super) enum Step {
     LowerTotal,
     BackUpArbiters,
     RestoreArbiters,
+    /// By an operator who counts from the backup; what is drawn by chance is lower or higher than in other lives.
+    RestoreArbitersCountingFromTheBackup {
+        higher: bool,
+    },
+    /// A region has said that it knows of a later life of the arbiters.
+    RecoverAgain,
     FinishRecovery,
 }
 
-const ALL: [Step; 25] = [
+const ALL: [Step; 28] = [
     Step::Grant,
     Step::Hold,
     Step::Release,
@@ -74,6 +80,9 @@ const ALL: [Step; 25] = [
     Step::LowerTotal,
     Step::BackUpArbiters,
     Step::RestoreArbiters,
+    Step::RestoreArbitersCountingFromTheBackup { higher: false },
+    Step::RestoreArbitersCountingFromTheBackup { higher: true },
+    Step::RecoverAgain,
     Step::FinishRecovery,
 ];
 
@@ -95,9 +104,16 @@ impl World {
         steps.retain(|step| match step {
             Step::RaiseTotal | Step::LowerTotal => site == 0 && self.total_changes < bounds.total_changes,
             Step::BackUpArbiters => {
-                site == 0 && self.arbiter_restores < bounds.arbiter_restores && self.arbiter_backup.is_none()
+                let other_life = |backup: &ArbiterBackup| backup.issuer.incarnation() != self.issuer.incarnation();
+                site == 0
+                    && self.arbiter_restores < bounds.arbiter_restores
+                    && self.arbiter_backup.as_ref().is_none_or(other_life)
             }
-            Step::RestoreArbiters => site == 0 && self.arbiter_backup.is_some(),
+            Step::RestoreArbiters => site == 0 && self.restorable(bounds),
+            Step::RestoreArbitersCountingFromTheBackup { .. } => {
+                site == 0 && bounds.careless && self.restorable(bounds)
+            }
+            Step::RecoverAgain => site == 0 && self.known_later().is_some(),
             Step::FinishRecovery => site == 0 && self.issuer.recovering().is_some(),
             Step::Hold => under(limits.holds, row.held_in) && !row.available().is_zero(),
             Step::Release => under(limits.releases, row.released) && has(OrderState::Held),
@@ -194,10 +210,19 @@ impl World {
                 Ok(self.command(&Command::SetTotal { pool: pool(), from, to }))
             }
             Step::BackUpArbiters => {
-                self.arbiter_backup = Some(self.issuer.clone());
+                let generations = self.sites.iter().map(|site| site.generation).collect();
+                self.arbiter_backup = Some(ArbiterBackup { issuer: self.issuer.clone(), generations });
                 Ok(true)
             }
-            Step::RestoreArbiters => Ok(self.restore_arbiters(bounds)),
+            Step::RestoreArbiters => {
+                let last = self.known_later().unwrap_or(self.issuer.incarnation());
+                Ok(self.restore_arbiters(bounds, last, 10))
+            }
+            Step::RestoreArbitersCountingFromTheBackup { higher } => {
+                let last = self.arbiter_backup.as_ref().map(|backup| backup.issuer.incarnation()).unwrap_or_default();
+                Ok(self.restore_arbiters(bounds, last, if higher { 20 } else { 0 }))
+            }
+            Step::RecoverAgain => Ok(self.recover_again(bounds)),
             Step::FinishRecovery => Ok(self.command(&Command::FinishRecovery)),
             Step::SendReport | Step::LoseReport(_) | Step::HearReport(_) | Step::HearNow if limits.reports => {
                 Ok(self.take_report(site, step, limits.late_reports))
@@ -209,14 +234,37 @@ impl World {
         }
     }
 
-    /// Every arbiter is gone, and they start again from a backup: what was committed since is forgotten, while what the
-    /// old ones sent may still arrive.
-    fn restore_arbiters(&mut self, bounds: &Bounds) -> bool {
-        let Some(backup) = self.arbiter_backup.take() else { return false };
-        let incarnation = self.issuer.incarnation().next();
-        let regions = self.sites.iter().map(|site| site.region).collect();
-        self.issuer = backup;
+    fn restorable(&self, bounds: &Bounds) -> bool {
+        self.arbiter_restores < bounds.arbiter_restores && self.arbiter_backup.is_some()
+    }
+
+    /// The latest incarnation that a region knows of, if it is later than the arbiters'.
+    fn known_later(&self) -> Option<Incarnation> {
+        let known = self.sites.iter().filter_map(|site| site.database.as_ref()).map(Holder::incarnation).max()?;
+        self.issuer.behind(known).map(|behind| behind.known)
+    }
+
+    /// Every arbiter is gone, and they start again from a backup, which may be needed once more: what was committed since
+    /// is forgotten, while what the old ones sent may still arrive.
+    fn restore_arbiters(&mut self, bounds: &Bounds, last: Incarnation, chance: u32) -> bool {
+        let Some(backup) = self.arbiter_backup.clone() else { return false };
+        self.issuer = backup.issuer;
         self.arbiter_restores += 1;
+        for (site, generation) in self.sites.iter_mut().zip(backup.generations) {
+            // Begun on an empty disk since: its row is below the floor that its region had before it was written off.
+            Rc::make_mut(site).honest &= site.generation == generation;
+        }
+        self.begin_recovery(bounds, last.following(chance + self.arbiter_restores))
+    }
+
+    /// What an operator does who is shown that the arbiters are behind what a region knows.
+    pub(super) fn recover_again(&mut self, bounds: &Bounds) -> bool {
+        let Some(last) = self.known_later() else { return false };
+        self.begin_recovery(bounds, last.following(30 + self.arbiter_restores))
+    }
+
+    fn begin_recovery(&mut self, bounds: &Bounds, incarnation: Incarnation) -> bool {
+        let regions = self.sites.iter().map(|site| site.region).collect();
         self.issuer.apply(&Command::BeginRecovery { incarnation, regions });
         for site in 0..self.sites.len() {
             let here = Rc::make_mut(&mut self.sites[site]);
@@ -329,9 +377,10 @@ impl World {
             }
             Step::DeliverRegistered(number) => {
                 let registered = here.registered[usize::from(number)].clone();
+                let of_now = registered.incarnation == self.issuer.incarnation();
                 let changed = self.deliver(site, &Action::Adopt(registered))?;
-                // From here on the database is the region's, whatever came before.
-                Rc::make_mut(&mut self.sites[site]).honest |= changed;
+                // From here on the database is the region's, whatever came before; arbiters restored since may know less.
+                Rc::make_mut(&mut self.sites[site]).honest |= changed && of_now;
                 Ok(changed)
             }
             _ => Ok(false),

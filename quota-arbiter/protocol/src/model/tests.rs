@@ -50,7 +50,7 @@ fn tell(found: &Found) -> String {
 const TRADER: SiteBounds = SiteBounds { holds: 2, releases: 1, refunds: 1, returns: 1, ..SELLER };
 
 fn bounds(total: u32, sites: &[SiteBounds]) -> Bounds {
-    Bounds { total, sites: sites.to_vec(), total_changes: 0, arbiter_restores: 0, prune: true }
+    Bounds { total, sites: sites.to_vec(), total_changes: 0, arbiter_restores: 0, careless: false, prune: true }
 }
 
 #[test]
@@ -154,16 +154,37 @@ fn arbiters_restored_to_before_a_write_off() {
     clean("arbiters restored to before a write-off", &bounds);
 }
 
+#[test]
+fn arbiters_restored_twice_by_somebody_who_counts_from_the_backup() {
+    let first = SiteBounds { holds: 1, returns: scale(), failovers: 1, ..SELLER };
+    let others = vec![SiteBounds { holds: 1, ..SELLER }; scale() as usize];
+    clean("arbiters restored twice", &restored_twice(&[vec![first], others].concat()));
+}
+
+#[test]
+fn arbiters_restored_twice_around_a_write_off() {
+    let first = SiteBounds { holds: 1, returns: scale(), losses: 1, ..SELLER };
+    clean("arbiters restored twice around a write-off", &restored_twice(&[first]));
+}
+
+fn restored_twice(sites: &[SiteBounds]) -> Bounds {
+    Bounds { arbiter_restores: 2, careless: true, prune: false, ..bounds(1, sites) }
+}
+
 /// Searches for the shortest way in which the defect shows, and checks that the same bounds are clean without it.
 fn killed(mutant: Mutant, total: u32, sites: &[SiteBounds]) {
     let bounds = Bounds { prune: false, ..bounds(total, sites) };
-    match with(mutant, || search(&bounds, Order::BreadthFirst)) {
-        Ok(searched) => panic!("{mutant:?} lives: {searched:?}"),
-        Err(found) => println!("{mutant:?} dies after {} steps: {}", found.way.len(), tell(&found)),
-    }
+    killed_within(mutant, &bounds);
     let pruned = Bounds { prune: true, ..bounds };
     if let Err(found) = search(&pruned, Order::DepthFirst) {
         panic!("without {mutant:?}: {}", tell(&found));
+    }
+}
+
+fn killed_within(mutant: Mutant, bounds: &Bounds) {
+    match with(mutant, || search(bounds, Order::BreadthFirst)) {
+        Ok(searched) => panic!("{mutant:?} lives: {searched:?}"),
+        Err(found) => println!("{mutant:?} dies after {} steps: {}", found.way.len(), tell(&found)),
     }
 }
 
@@ -252,4 +273,15 @@ fn mutant_seed_without_a_name() {
 fn mutant_write_off_without_a_fence() {
     let first = SiteBounds { holds: 1, losses: 1, ..SELLER };
     killed(Mutant::WriteOffWithoutAFence, 1, &[first, SiteBounds { holds: 1, ..SELLER }]);
+}
+
+/// Within the bounds of `arbiters_restored_twice_by_somebody_who_counts_from_the_backup`, which is clean.
+#[test]
+fn mutant_incarnation_without_chance() {
+    killed_within(Mutant::IncarnationWithoutChance, &restored_twice(&[SiteBounds { holds: 1, ..SELLER }]));
+}
+
+#[test]
+fn mutant_following_arbiters_that_know_less() {
+    killed_within(Mutant::FollowingArbitersThatKnowLess, &restored_twice(&[SiteBounds { holds: 1, ..SELLER }]));
 }

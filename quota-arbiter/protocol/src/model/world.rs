@@ -41,6 +41,8 @@ pub(super) struct Bounds {
     pub(super) total_changes: u32,
     /// How often the arbiters may be restored from an older backup.
     pub(super) arbiter_restores: u32,
+    /// Whether it may be done by somebody who knows of no incarnation but the backup's.
+    pub(super) careless: bool,
     /// Forget messages that can never have an effect again, which keeps states apart for nothing. Off for mutants,
     /// whose point may be that they do have one.
     pub(super) prune: bool,
@@ -90,12 +92,19 @@ pub(super) struct Backup {
 }
 
 #[derive(Clone, Debug)]
+pub(super) struct ArbiterBackup {
+    pub(super) issuer: Issuer,
+    /// Ghost: which generation each region was in.
+    pub(super) generations: Vec<u32>,
+}
+
+#[derive(Clone, Debug)]
 pub(super) struct World {
     pub(super) issuer: Issuer,
     /// Shared between states until one of them changes a site.
     pub(super) sites: Vec<Rc<Site>>,
     pub(super) total_changes: u32,
-    pub(super) arbiter_backup: Option<Issuer>,
+    pub(super) arbiter_backup: Option<ArbiterBackup>,
     pub(super) arbiter_restores: u32,
 }
 
@@ -189,10 +198,11 @@ impl World {
 
     pub(super) fn fingerprint(&self) -> u64 {
         let mut hash = FixedState::with_seed(0x7161_6f74).build_hasher();
-        let mut issuers = vec![&self.issuer];
-        issuers.extend(self.arbiter_backup.as_ref());
-        for issuer in issuers {
-            hash_issuer(issuer, &mut hash);
+        hash_issuer(&self.issuer, &mut hash);
+        self.arbiter_backup.is_some().hash(&mut hash);
+        if let Some(backup) = &self.arbiter_backup {
+            hash_issuer(&backup.issuer, &mut hash);
+            backup.generations.hash(&mut hash);
         }
         for site in &self.sites {
             site.hash_into(&mut hash);
