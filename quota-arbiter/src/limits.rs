@@ -132,3 +132,6 @@ pub const RAFT_MESSAGES_PER_REQUEST_MAX: usize = 2 * PEER_QUEUE_MAX;
 
 /// When to ask again after no leader was known, or too much was under way.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Between two attempts to finish a recovery: each is an entry in the log.
+pub const FINISH_AGAIN_MS: u64 = 5_000;

@@ -27,6 +27,9 @@ struct Arguments {
     task: Option<Task>,
 }
 
+/// Linux's number of it.
+const SIGXFSZ: i32 = 25;
+
 #[derive(Subcommand)]
 enum Task {
     /// Write the whole state into a file: the leader's if one can be reached, else what this arbiter has committed (it
@@ -76,6 +79,8 @@ fn main() -> anyhow::Result<()> {
 async fn run(config: Config) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // A limit on a file's size is to be an error like a full disk, which says what to do, and not the process's death.
+    let _file_size_limit = signal(SignalKind::from_raw(SIGXFSZ))?;
     let stop = shutdown.clone();
     tokio::spawn(async move {
         tokio::select! {

@@ -9,7 +9,11 @@ use std::{
 
 use arbiter_api::PoolStock;
 use parking_lot::RwLock;
-use quota_protocol::{PoolId, RegionId, Tickets, sold_out};
+use quota_protocol::{
+    Command, Outcome, PoolId, RegionId, Tickets,
+    command::{CommandRefused, RecoveryRefused},
+    sold_out,
+};
 
 use super::{
     AskSync, Consistency, Ended, Leads, NodeConfig, Outbox, Status, Synced, Unavailable, View, afterwards,
@@ -23,7 +27,9 @@ use crate::{
     command::{LogEntry, Order, Work},
     failpoints::fail_point,
     leader::Leader,
-    limits::{BACKGROUND_ENTRIES_MAX, MAIL_PER_TURN_MAX, ROUND_MIN_MS, STOCK_REFRESH_MS, TICKS_AT_ONCE_MAX},
+    limits::{
+        BACKGROUND_ENTRIES_MAX, FINISH_AGAIN_MS, MAIL_PER_TURN_MAX, ROUND_MIN_MS, STOCK_REFRESH_MS, TICKS_AT_ONCE_MAX,
+    },
     raft::{Committed, Driver, Membership, Message, Output, ProposalId, ProposeRefused},
     state::{Applied, Done, Effect, State},
     store::{LogStore, Stored},
@@ -44,6 +50,8 @@ pub(super) struct Owner {
     stock_of: (u64, Instant),
     started: Instant,
     last_round_ms: u64,
+    /// When to try next to finish a recovery.
+    finish_at_ms: u64,
     status: Arc<RwLock<Arc<Status>>>,
     /// Distinguishes this life's proposals from an earlier one's.
     life: u64,
@@ -75,6 +83,7 @@ impl Owner {
             stock_of: (0, started),
             started,
             last_round_ms: 0,
+            finish_at_ms: 0,
             status: Arc::default(),
             life: uuid::Uuid::new_v4().as_u64_pair().0,
             number: 0,
@@ -311,7 +320,14 @@ impl Owner {
         let voters = self.driver.members().voters.into_iter();
         let has_log = |id: &u64| self.driver.matched(*id).is_some_and(|matched| matched > 1);
         let seen = voters.filter(|id| has_log(id) && !state.seen().contains(id)).collect::<Vec<_>>();
+        let all_registered = state.issuer().recovering().is_some_and(BTreeSet::is_empty);
+        let finishes = all_registered && now_ms >= self.finish_at_ms;
         let round = self.leader.round(state, now_ms);
+        if finishes {
+            // It may be refused (more is out than there is), and an operator has to raise a total first.
+            self.finish_at_ms = now_ms + FINISH_AGAIN_MS;
+            self.propose_in_background(Work::Quota(vec![Command::FinishRecovery]));
+        }
         if !seen.is_empty() {
             self.propose_in_background(Work::Seen(seen));
         }
@@ -347,6 +363,9 @@ impl Owner {
                         self.stock_of.0 = 0;
                     }
                     news.extend(applied.news.told());
+                    if let Done::Quota(outcomes) = &applied.done {
+                        warn_of_totals(outcomes);
+                    }
                     applied_here.insert(at.index, applied);
                 }
                 Committed::Members { .. } | Committed::Installed { .. } => moved = true,
@@ -389,7 +408,8 @@ impl Owner {
     }
 
     fn sync(&mut self, mut ask: AskSync, reply: Reply<Synced>) {
-        if !self.driver.leads() {
+        // A new leader that has not applied what was committed before it would not know of grants that regions have.
+        if !self.driver.leads() || self.driver.applied().term < self.driver.term() {
             drop(reply.send(Err(self.not_leader())));
             return;
         }
@@ -524,6 +544,15 @@ fn synced(
         stock,
         concerts_version: state.concerts_version(),
         concerts: changed.then(|| state.concerts().values().cloned().collect()),
+    }
+}
+
+/// A recovery that cannot be finished without an operator says why.
+fn warn_of_totals(outcomes: &[Outcome]) {
+    for outcome in outcomes {
+        if let Outcome::Refused(CommandRefused::Recovery(reason @ RecoveryRefused::TotalTooSmall { .. })) = outcome {
+            tracing::warn!(%reason, "the recovery cannot be finished");
+        }
     }
 }
 

@@ -275,6 +275,9 @@ pub(super) fn decoded<T: prost::Message + Default>(sealed: &[u8], name: &str) ->
 /// What went wrong while reading: the disk, or what is on it.
 fn reading(error: impl Into<redb::Error>) -> StoreError {
     match error.into() {
+        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            StoreError::Damaged("the file has lost its end".to_owned())
+        }
         error @ (redb::Error::Io(_) | redb::Error::PreviousIo | redb::Error::DatabaseAlreadyOpen) => disk(error),
         damage => StoreError::Damaged(damage.to_string()),
     }

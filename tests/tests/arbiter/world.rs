@@ -139,6 +139,10 @@ impl Arbiter {
         }
     }
 
+    pub(crate) fn pid(&self) -> i32 {
+        self.started.as_ref().unwrap().record.pid()
+    }
+
     pub(crate) fn running(&self) -> bool {
         self.started.is_some()
     }
@@ -331,7 +335,7 @@ pub(crate) struct Region {
     pub(crate) epoch: Option<u64>,
 }
 
-const IDENTITY: &str = "7:1:000102030405060708090a0b0c0d0e0f";
+pub(crate) const IDENTITY: &str = "7:1:000102030405060708090a0b0c0d0e0f";
 
 impl Region {
     pub(crate) fn new(world: &World, name: &'static str) -> Self {
