@@ -91,8 +91,10 @@ impl Standing {
         let holder = own.holder();
         let epoch = holder.epoch().map_or(0, |epoch| epoch.get());
         let registered = holder.epoch().is_some() && holder.halted().is_none();
+        // Between its registration and the first contact that is written down, nothing has ended yet.
+        let heard = own.last_contact_ms.is_some();
         self.read.store(Some(Arc::new(Read { own, epoch, registered, at: Instant::now() })));
-        let ended = self.autonomy() == Some(Autonomy::Ended) && self.is_registered();
+        let ended = heard && self.autonomy() == Some(Autonomy::Ended) && self.is_registered();
         if self.ended.swap(ended, Ordering::Relaxed) != ended {
             if ended {
                 tracing::warn!("no contact with an arbiter for too long: no new holds until there is; payments go on");
