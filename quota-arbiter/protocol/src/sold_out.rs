@@ -22,6 +22,10 @@ pub enum Stock {
 /// and `g = G` says that it was made after the last grant. `None` for an unknown pool.
 pub fn stock(issuer: &Issuer, pool: &PoolId) -> Option<Stock> {
     let book = issuer.pools().get(pool)?;
+    if issuer.recovering().is_some() {
+        // P is the backup's: tickets that were returned since would be missing from it, and a no would be too early.
+        return Some(Stock::MayCome { at_most: book.total });
+    }
     let mut at_most = book.pool;
     let mut settled = book.pool.is_zero() && issuer.recovering().is_none() && book.forgotten.is_none();
     for (region, slice) in &book.slices {
@@ -37,4 +41,27 @@ pub fn stock(issuer: &Issuer, pool: &PoolId) -> Option<Stock> {
             && row.available().is_zero();
     }
     Some(if settled { Stock::SoldOut } else { Stock::MayCome { at_most } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        command::{Command, Outcome},
+        ids::Incarnation,
+    };
+
+    #[test]
+    fn while_recovering_everything_may_still_come() {
+        let (pool, region) = ("demo/A".parse().unwrap(), "east".parse().unwrap());
+        let mut issuer = Issuer::default();
+        assert_eq!(stock(&issuer, &pool), None);
+        issuer.apply(&Command::CreatePool { pool, total: Tickets::ZERO });
+        issuer.apply(&Command::AddRegion { region });
+        assert_eq!(stock(&issuer, &pool), Some(Stock::SoldOut));
+        issuer.apply(&Command::SetTotal { pool, from: Tickets::ZERO, to: Tickets::from_u32(7) });
+        let incarnation = Incarnation::default().following(5);
+        assert_eq!(issuer.apply(&Command::BeginRecovery { incarnation, regions: vec![region] }), Outcome::Done);
+        assert_eq!(stock(&issuer, &pool), Some(Stock::MayCome { at_most: Tickets::from_u32(7) }));
+    }
 }
