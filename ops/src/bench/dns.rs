@@ -4,23 +4,12 @@
 //! The measuring is a program of the edge's own, since it needs the edge's networks; this runs it and reads its lines.
 
 use super::Options;
-use super::report::Line;
+use super::report::{Line, read};
 use crate::cluster::home::source_root;
 use crate::local::testing;
 use crate::up::{build, packages};
 use anyhow::{Context as _, Result, bail};
-use serde::Deserialize;
 use std::process::Stdio;
-
-/// A line of the edge's program.
-#[derive(Deserialize)]
-struct Measured {
-    name: String,
-    value: f64,
-    unit: String,
-    baseline: f64,
-    ratio: f64,
-}
 
 /// Measures.
 pub async fn run(options: &Options) -> Result<Vec<Line>> {
@@ -39,24 +28,5 @@ pub async fn run(options: &Options) -> Result<Vec<Line>> {
         bail!("measuring failed ({}); see above", output.status);
     }
     let text = String::from_utf8(output.stdout).context("reading what was measured")?;
-    text.lines().map(read).collect()
-}
-
-fn read(line: &str) -> Result<Line> {
-    let Measured { name, value, unit, baseline, ratio } =
-        serde_json::from_str(line).with_context(|| format!("what was measured is not as expected: {line}"))?;
-    Ok(Line { bench: "dns", name, value, unit: unit.into(), baseline: Some(baseline), ratio: Some(ratio) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_of_the_program_becomes_one_of_ours() {
-        let line =
-            r#"{"bench":"dns","name":"tcp_vs_knot","value":90.0,"unit":"queries/cpu_s","baseline":100.0,"ratio":0.9}"#;
-        assert_eq!(serde_json::to_string(&read(line).unwrap()).unwrap(), line);
-        assert!(read("nothing").is_err());
-    }
+    text.lines().map(|line| read("dns", line)).collect()
 }

@@ -11,6 +11,7 @@ pub mod drive;
 pub mod intake;
 pub mod memory;
 pub mod poll;
+pub mod quota;
 pub mod report;
 pub mod stage;
 pub mod work;
@@ -37,6 +38,8 @@ pub enum Name {
     Burst,
     /// Name look-ups per second of the edge's CPU time, beside gdnsd and Knot
     Dns,
+    /// Commands committed by three arbiters, beside raft alone; a leader's work with heartbeats; the log's size
+    Quota,
     /// All of them
     All,
 }
@@ -74,7 +77,7 @@ fn connections(text: &str) -> Result<usize, String> {
 /// Runs the benches named and prints their lines.
 pub async fn run(context: &Context, options: Options) -> Result<()> {
     pin(options.processors)?;
-    let all = [Name::Intake, Name::Poll, Name::Allocate, Name::Memory, Name::Burst, Name::Dns];
+    let all = [Name::Intake, Name::Poll, Name::Allocate, Name::Memory, Name::Burst, Name::Dns, Name::Quota];
     let names = if options.name == Name::All { all.to_vec() } else { vec![options.name] };
     let mut lines = Vec::new();
     for name in names {
@@ -85,6 +88,7 @@ pub async fn run(context: &Context, options: Options) -> Result<()> {
             Name::Allocate => allocate::run(&options).await,
             Name::Memory => memory::run(&options).await,
             Name::Dns => dns::run(&options).await,
+            Name::Quota => quota::run(&options).await,
             Name::Burst | Name::All => burst::run(&options).await,
         };
         let measured = measured.with_context(|| format!("bench {name:?}"))?;

@@ -1,7 +1,8 @@
 //! What a bench prints: one measurement a line, each beside the baseline that was measured in the same run.
 
+use anyhow::{Context as _, Result};
 use comfy_table::Table;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// One measurement.
@@ -36,6 +37,21 @@ impl Line {
     }
 }
 
+/// A line that a program of ours printed, which measured what `ops` must not know the inside of.
+pub fn read(bench: &'static str, line: &str) -> Result<Line> {
+    #[derive(Deserialize)]
+    struct Measured {
+        name: String,
+        value: f64,
+        unit: String,
+        baseline: f64,
+        ratio: f64,
+    }
+    let Measured { name, value, unit, baseline, ratio } =
+        serde_json::from_str(line).with_context(|| format!("what was measured is not as expected: {line}"))?;
+    Ok(Line { bench, name, value, unit: unit.into(), baseline: Some(baseline), ratio: Some(ratio) })
+}
+
 /// The middle one; of an even number the lower middle, so that it is always one that was measured.
 pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
@@ -63,6 +79,14 @@ pub fn table(lines: &[Line]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_of_a_program_becomes_one_of_ours() {
+        let line =
+            r#"{"bench":"dns","name":"tcp_vs_knot","value":90.0,"unit":"queries/cpu_s","baseline":100.0,"ratio":0.9}"#;
+        assert_eq!(serde_json::to_string(&read("dns", line).unwrap()).unwrap(), line);
+        assert!(read("dns", "nothing").is_err());
+    }
 
     #[test]
     fn the_ratio_is_the_median_of_the_rounds_own_ratios() {

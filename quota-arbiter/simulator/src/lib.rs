@@ -8,6 +8,7 @@
 
 mod arbiter;
 mod auditor;
+mod commits;
 mod dice;
 mod faults;
 mod network;
@@ -18,6 +19,7 @@ mod sale;
 mod sizes;
 mod world;
 
+pub use commits::{Nothing, commits_per_s, heartbeat_cost};
 pub use sale::{Odds, Sale, skewed_sale, spread};
 pub use sizes::{LogSizes, log_sizes};
 use world::World;
