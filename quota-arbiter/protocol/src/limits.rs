@@ -19,3 +19,6 @@ pub const FENCE_NOTE_SIZE_MAX_BYTES: usize = 1_000;
 /// The largest counter that anybody may report: far beyond any sale, and so far below [`TICKETS_MAX`] that no sum over
 /// columns or over thousands of regions leaves its bounds.
 pub const REPORTED_TICKETS_MAX: u64 = 1 << 40;
+
+/// The largest epoch that anybody may report: a registration a millisecond for thirty years, and room above it to count on.
+pub const REPORTED_EPOCH_MAX: u64 = 1 << 40;

@@ -70,6 +70,9 @@ pub struct Demand {
     /// smallest quantity of the whole queue is not among them, it takes the last place: near the end, a single ticket
     /// has to find the one person who wants a single ticket.
     pub head_quantities: Vec<Tickets>,
+    /// For how long the first of them has waited. Only compared with other regions', so clocks need not agree.
+    #[serde(default)]
+    pub waited_ms: u64,
     /// Tickets asked for per minute, lately.
     pub rate_per_min: Tickets,
 }

@@ -10,7 +10,7 @@ use crate::{
     holder::HaltReason,
     ids::{Epoch, Identity, Incarnation, PoolId, RegionId},
     invariant::{Broken, invariant_row},
-    limits::{HEAD_QUANTITIES_MAX, POOLS_PER_MESSAGE_MAX, REPORTED_TICKETS_MAX},
+    limits::{HEAD_QUANTITIES_MAX, POOLS_PER_MESSAGE_MAX, REPORTED_EPOCH_MAX, REPORTED_TICKETS_MAX},
     message::{Answer, AnswerSlice, Demand, PoolReport, RegionView, Register, Registered, Report},
 };
 
@@ -35,6 +35,9 @@ pub enum WireError {
     /// A row with a number beyond any sale.
     #[error("{0}: a counter is over {REPORTED_TICKETS_MAX}")]
     RowTooLarge(PoolId),
+    /// An epoch that no region comes to.
+    #[error("epoch {0} is over {REPORTED_EPOCH_MAX}")]
+    EpochTooLarge(Epoch),
     /// A row that contradicts itself.
     #[error("{0}: {1}")]
     Row(PoolId, Box<Broken>),
@@ -203,7 +206,9 @@ impl RegisterRequest {
     /// [`WireError`]; nothing of it may be used then.
     pub fn register(self) -> Result<Register, WireError> {
         check_version(self.version)?;
+        check_epoch(self.register.epoch_as_read)?;
         if let Some(database) = &self.register.database {
+            check_epoch(database.epoch)?;
             check_pools(database.rows.keys())?;
             for (pool, counters) in &database.rows {
                 check_bounds(pool, counters)?;
@@ -215,6 +220,11 @@ impl RegisterRequest {
 
 fn check_version(version: u32) -> Result<(), WireError> {
     if version == VERSION { Ok(()) } else { Err(WireError::Version(version)) }
+}
+
+/// The next epoch follows on a reported one, while arbiters recover: on all of them alike, so it must exist.
+fn check_epoch(epoch: Epoch) -> Result<(), WireError> {
+    if epoch.get() <= REPORTED_EPOCH_MAX { Ok(()) } else { Err(WireError::EpochTooLarge(epoch)) }
 }
 
 fn check_bounds(pool: &PoolId, counters: &Counters) -> Result<(), WireError> {
@@ -251,7 +261,7 @@ mod tests {
 
     fn pool(row: &str) -> String {
         format!(
-            r#"{{"pool":"demo/A","counters":{row},"demand":{{"queued":9,"head_quantities":[2,4],"rate_per_min":60}}}}"#
+            r#"{{"pool":"demo/A","counters":{row},"demand":{{"queued":9,"head_quantities":[2,4],"waited_ms":700,"rate_per_min":60}}}}"#
         )
     }
 
@@ -264,6 +274,25 @@ mod tests {
         let again = SyncRequest::new(report.region, identity, report.incarnation, Some(report.clone()));
         let again = serde_json::to_string(&again).unwrap();
         assert_eq!(again, body(1, &pool(ROW)));
+        // A region that does not say for how long its first has waited.
+        let without = body(1, &pool(ROW)).replace("\"waited_ms\":700,", "");
+        assert_eq!(request(&without).unwrap().unwrap().pools[0].demand.waited_ms, 0);
+    }
+
+    #[test]
+    fn a_registration_under_an_epoch_that_nobody_comes_to_is_an_error() {
+        let register = |as_read: u64, database: u64| {
+            let identity = "7:1:000102030405060708090a0b0c0d0e0f";
+            let text = format!(
+                r#"{{"version":1,"register":{{"region":"east","identity":"{identity}","incarnation":0,
+                    "epoch_as_read":{as_read},"database":{{"epoch":{database},"rows":{{}}}}}}}}"#
+            );
+            serde_json::from_str::<RegisterRequest>(&text).unwrap().register().map(|_| ())
+        };
+        assert_eq!(register(REPORTED_EPOCH_MAX, REPORTED_EPOCH_MAX), Ok(()));
+        for (as_read, database) in [(u64::MAX, 1), (1, u64::MAX), (1, REPORTED_EPOCH_MAX + 1)] {
+            assert!(matches!(register(as_read, database), Err(WireError::EpochTooLarge(_))), "{as_read} {database}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use quota_arbiter::{
     command::{LogEntry, Request, Work as Task},
     leader::Leader,
+    limits::{BACKGROUND_ENTRIES_MAX, ROUND_MIN_MS},
     raft::{Acknowledged, Committed, Driver, Membership, Message, Output, ProposalId, Settings},
     state::{Applied, Done, Effect, State},
     store::{Batch, Stored},
@@ -83,6 +84,7 @@ pub(crate) struct Life {
     applied: BTreeMap<u64, Applied>,
     looks: BTreeMap<ProposalId, (usize, RegionId, Identity)>,
     leader: Leader,
+    round_at_ms: u64,
     /// Where each region's long poll waits.
     polls: BTreeMap<RegionId, usize>,
     next: u64,
@@ -123,6 +125,7 @@ impl Arbiter {
             applied: BTreeMap::new(),
             looks: BTreeMap::new(),
             leader: Leader::new(policy.clone()),
+            round_at_ms: 0,
             polls: BTreeMap::new(),
             next: 0,
             born,
@@ -155,6 +158,7 @@ impl Arbiter {
             return false;
         }
         life.handle(input, now_ms, effects);
+        life.hurry(now_ms, effects);
         life.begin_write(effects)
     }
 
@@ -168,11 +172,13 @@ impl Arbiter {
             Err(error) => panic!("arbiter {} stops: {error}", self.id),
         };
         life.follow(output, now_ms, effects);
+        life.hurry(now_ms, effects);
         if life.begin_write(effects) {
             return true;
         }
         while let Some(input) = life.inbox.pop_front() {
             life.handle(input, now_ms, effects);
+            life.hurry(now_ms, effects);
             if life.begin_write(effects) {
                 return true;
             }
@@ -265,8 +271,22 @@ impl Life {
         self.leader.answer(self.driver.machine().issuer(), region)
     }
 
+    /// As the server does it: when somebody is short, a round does not wait for the tick.
+    fn hurry(&mut self, now_ms: u64, effects: &mut Effects) {
+        if self.driver.leads() && self.leader.hurried() && now_ms >= self.round_at_ms + ROUND_MIN_MS {
+            self.lead(now_ms, effects);
+        }
+    }
+
     /// What a leader does every tick.
     fn lead(&mut self, now_ms: u64, effects: &mut Effects) {
+        // What is under way is not proposed twice; behind a majority that is away it would only pile up.
+        if self.waiting.values().filter(|waiting| matches!(waiting, Waiting::Background)).count()
+            > BACKGROUND_ENTRIES_MAX
+        {
+            return;
+        }
+        self.round_at_ms = now_ms;
         let round = self.leader.round(self.driver.machine(), now_ms);
         self.push(&round.asked, effects);
         for commands in round.entries {

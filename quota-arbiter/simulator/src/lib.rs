@@ -20,7 +20,7 @@ mod sizes;
 mod world;
 
 pub use commits::{Nothing, commits_per_s, heartbeat_cost};
-pub use sale::{Odds, Sale, skewed_sale, spread};
+pub use sale::{Odds, Sale, scatter, skewed_sale, spread};
 pub use sizes::{LogSizes, log_sizes};
 use world::World;
 

@@ -19,6 +19,7 @@ pub(crate) struct Buyer {
     pub(crate) order: OrderId,
     pub(crate) pool: PoolId,
     pub(crate) quantity: Tickets,
+    pub(crate) joined_ms: u64,
 }
 
 pub(crate) struct Region {
@@ -46,9 +47,12 @@ pub(crate) struct Node {
     pub(crate) transactions: VecDeque<(Epoch, Action)>,
     /// The first of them is being written.
     pub(crate) committing: bool,
-    /// Somebody waits, and nothing that is free here would do.
-    pub(crate) dry: bool,
-    pub(crate) dry_asked_at_ms: u64,
+    /// Somebody waits for more than is free here, or something is free again and nobody here waits for it: the arbiters
+    /// should hear of it at once.
+    pub(crate) urgent: bool,
+    pub(crate) reported_at_ms: u64,
+    /// Nothing was free when the allocator looked last.
+    bare: bool,
     view: Option<RegionView>,
 }
 
@@ -102,24 +106,29 @@ impl Region {
         }
     }
 
-    fn demand(&self, pool: &PoolId) -> Demand {
+    fn demand(&self, pool: &PoolId, now_ms: u64) -> Demand {
         let waiting = || self.queue.iter().filter(|buyer| buyer.pool == *pool);
         let mut head_quantities = waiting().take(HEAD_QUANTITIES_MAX).map(|buyer| buyer.quantity).collect::<Vec<_>>();
         if let (Some(least), Some(last)) = (waiting().map(|buyer| buyer.quantity).min(), head_quantities.last_mut()) {
             *last = (*last).min(least);
         }
-        Demand { queued: waiting().map(|buyer| buyer.quantity).sum(), head_quantities, rate_per_min: self.rate_per_min }
+        Demand {
+            queued: waiting().map(|buyer| buyer.quantity).sum(),
+            head_quantities,
+            waited_ms: waiting().next().map_or(0, |buyer| now_ms - buyer.joined_ms),
+            rate_per_min: self.rate_per_min,
+        }
     }
 
-    fn report(&self) -> Option<Report> {
-        let mut report = self.database.as_ref()?.report(|pool| self.demand(pool))?;
+    fn report(&self, now_ms: u64) -> Option<Report> {
+        let mut report = self.database.as_ref()?.report(|pool| self.demand(pool, now_ms))?;
         // A pool of which nothing was granted yet has no row, and may have a queue.
         let mut wanted = self.queue.iter().map(|buyer| buyer.pool).collect::<Vec<_>>();
         wanted.sort();
         wanted.dedup();
         for pool in wanted {
             if !report.pools.iter().any(|row| row.pool == pool) {
-                let demand = self.demand(&pool);
+                let demand = self.demand(&pool, now_ms);
                 report.pools.push(quota_protocol::message::PoolReport { pool, counters: Counters::ZERO, demand });
             }
         }
@@ -139,7 +148,7 @@ impl Region {
     }
 
     /// What to ask of the arbiters now.
-    pub(crate) fn heartbeat(&mut self) -> Option<Ask> {
+    pub(crate) fn heartbeat(&mut self, now_ms: u64) -> Option<Ask> {
         let (region, id) = (self.number, self.id);
         let database = self.database.as_ref()?;
         let node = self.node.as_ref()?;
@@ -158,7 +167,7 @@ impl Region {
             self.node.as_mut()?.view = None;
             return Some(Ask::Look { region, id, identity });
         }
-        let report = self.report();
+        let report = self.report(now_ms);
         if report.is_none() {
             return Some(Ask::Look { region, id, identity });
         }
@@ -228,8 +237,9 @@ impl Region {
             return;
         }
         let mut free = database.rows().iter().map(|(pool, row)| (*pool, row.counters.available())).collect::<Vec<_>>();
+        let bare = free.iter().all(|(_, left)| left.is_zero());
         let mut served = Vec::new();
-        let mut dry = false;
+        let mut short = false;
         for buyer in &self.queue {
             let left = free.iter_mut().find(|(pool, _)| *pool == buyer.pool).map(|(_, left)| left);
             match left.and_then(|left| left.minus(buyer.quantity).map(|rest| (left, rest))) {
@@ -238,14 +248,15 @@ impl Region {
                     served.push(*buyer);
                 }
                 Some(_) => break,
-                None => dry = true,
+                None => short = true,
             }
         }
         let halted = database.halted().is_some();
         if let Some(node) = &mut self.node {
-            node.dry = dry && served.is_empty() && !halted;
+            let idle_again = node.bare && !bare && served.is_empty();
+            (node.urgent, node.bare) = ((node.urgent || short || idle_again) && !halted, bare);
             for buyer in served {
-                let Buyer { order, pool, quantity } = buyer;
+                let Buyer { order, pool, quantity, .. } = buyer;
                 node.transactions.push_back((epoch, Action::Hold { pool, order, tickets: quantity }));
             }
         }

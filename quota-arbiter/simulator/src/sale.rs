@@ -2,7 +2,7 @@
 //! buyers at one region that has every ticket from the start. Virtual time, so the figures are the protocol's and not
 //! the machine's.
 
-use quota_protocol::{Holder, OrderId, Tickets};
+use quota_protocol::{Holder, OrderId, PoolId, Tickets};
 
 use crate::{
     Settings,
@@ -25,16 +25,20 @@ pub struct Sale {
     pub sold_out_ms: u64,
     /// Tickets left at the end.
     pub left: u64,
-    /// The longest time that a region had a request and nothing that could serve it, while another region had enough
+    /// The longest time that one region had a request and nothing that could serve it, while one other region had enough
     /// that nobody there asked for.
     pub starved_max_ms: u64,
+    /// The longest time that a region had a request and nothing that could serve it, while any other region had enough: now
+    /// this one, now that one, for in a sale tickets come back all the time, and go to who has waited for longer.
+    pub passed_max_ms: u64,
     /// For each region that a buyer came to (or would have, with one pool).
     pub regions: Vec<Odds>,
     /// What was wrong; empty for a good sale.
     pub problems: Vec<String>,
 }
 
-/// How the buyers of one region fared.
+/// How the buyers of one region fared, all who came there over the time of the sale. Everywhere they come over the same
+/// time, want the same and are as ready to pay, so what differs is what the regions had for them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Odds {
     /// Buyers.
@@ -51,11 +55,30 @@ impl Odds {
 }
 
 /// By how much the odds of regions differ: the best less the worst, as a part of the mean over all buyers.
+///
+/// Odds are a probability, and this is what some buyers met with: it also has in it what chance gave to some regions in
+/// these sales, which becomes less the more buyers there were. See [`scatter`].
 pub fn spread(regions: &[Odds]) -> f64 {
     let chances = regions.iter().filter(|odds| odds.came > 0).map(Odds::chance);
     let (worst, best) = chances.fold((f64::MAX, 0.0), |(worst, best), chance| (chance.min(worst), chance.max(best)));
     let add = |sum: Odds, odds: &Odds| Odds { came: sum.came + odds.came, offered: sum.offered + odds.offered };
     (best - worst) / regions.iter().fold(Odds::default(), add).chance()
+}
+
+/// How far off chance leaves the odds of a region, typically, as a part of the mean: the standard error by how they
+/// scatter from sale to sale, of the middle region of all.
+pub fn scatter(sales: &[Vec<Odds>]) -> f64 {
+    let count = sales.len() as f64;
+    let regions = sales.first().map_or(0, Vec::len);
+    let mut errors = Vec::with_capacity(regions);
+    for region in 0..regions {
+        let chances = sales.iter().map(|sale| sale[region].chance()).filter(|chance| chance.is_finite());
+        let mean = chances.clone().sum::<f64>() / count;
+        let squares = chances.map(|chance| (chance - mean).powi(2)).sum::<f64>();
+        errors.push((squares / (count - 1.0) / count).sqrt() / mean);
+    }
+    errors.sort_by(f64::total_cmp);
+    errors[regions / 2]
 }
 
 /// Sells `tickets` to twice as many buyers' wishes, `skew_per_mille` of whom come to the first of `regions`. With
@@ -75,25 +98,14 @@ pub fn skewed_sale(regions: usize, tickets: u32, skew_per_mille: u64, one_pool: 
         region.batch_orders = 500;
     }
     world.run_until(OPENS_MS);
-    let (mut starving, mut starved_max_ms) = (vec![0_u64; count], 0);
+    let mut starving = Starving::new(count);
     for _ in 0..(ARRIVALS_MS + 60_000) / LOOK_MS {
         let until_ms = world.now_ms + LOOK_MS;
         world.run_until(until_ms);
-        let free = |number: usize| {
-            let database = world.regions[number].database.as_ref();
-            database.map(|database| database.counters(&pool).available()).unwrap_or_default()
-        };
-        // What others have beyond what their own queue would take.
-        let idle = |number: usize| {
-            let queued = world.regions[number].queue.iter().map(|buyer| buyer.quantity).sum();
-            free(number).minus_or_zero(queued)
-        };
-        for (at, starving) in starving.iter_mut().enumerate() {
-            let least = world.regions[at].queue.iter().map(|buyer| buyer.quantity).min();
-            let starves = least
-                .is_some_and(|least| free(at) < least && (0..count).any(|other| other != at && idle(other) >= least));
-            *starving = if starves { *starving + LOOK_MS } else { 0 };
-            starved_max_ms = starved_max_ms.max(*starving);
+        starving.look(&world, &pool);
+        let rows = world.regions.iter().filter_map(|region| region.database.as_ref());
+        if rows.map(|database| database.counters(&pool).sold).sum::<Tickets>() == world.total {
+            break;
         }
     }
     let state = world.state().map(|state| state.issuer().clone()).unwrap_or_default();
@@ -109,9 +121,49 @@ pub fn skewed_sale(regions: usize, tickets: u32, skew_per_mille: u64, one_pool: 
     Sale {
         sold_out_ms: world.last_sale_ms.saturating_sub(OPENS_MS),
         left: left.get(),
-        starved_max_ms,
+        starved_max_ms: starving.max_ms,
+        passed_max_ms: starving.passed_max_ms,
         regions: fared,
         problems: std::mem::take(&mut world.auditor.problems),
+    }
+}
+
+/// For how long regions have starved.
+struct Starving {
+    /// For each region, because of each other.
+    because_of_ms: Vec<Vec<u64>>,
+    at_all_ms: Vec<u64>,
+    max_ms: u64,
+    passed_max_ms: u64,
+}
+
+impl Starving {
+    fn new(count: usize) -> Self {
+        Self { because_of_ms: vec![vec![0; count]; count], at_all_ms: vec![0; count], max_ms: 0, passed_max_ms: 0 }
+    }
+
+    /// To be called every [`LOOK_MS`].
+    fn look(&mut self, world: &World, pool: &PoolId) {
+        let mut regions = Vec::with_capacity(world.regions.len());
+        for region in &world.regions {
+            let free = region.database.as_ref().map(|database| database.counters(pool).available()).unwrap_or_default();
+            let queued = region.queue.iter().map(|buyer| buyer.quantity).sum::<Tickets>();
+            let least = region.queue.iter().map(|buyer| buyer.quantity).min();
+            // What it has beyond what its own queue would take.
+            regions.push((least.filter(|least| free < *least), free.minus_or_zero(queued)));
+        }
+        for (at, (wants, _)) in regions.iter().enumerate() {
+            let mut starves = false;
+            for (other, (_, idle)) in regions.iter().enumerate() {
+                let because = other != at && wants.is_some_and(|least| *idle >= least);
+                starves |= because;
+                let for_ms = &mut self.because_of_ms[at][other];
+                *for_ms = if because { *for_ms + LOOK_MS } else { 0 };
+                self.max_ms = self.max_ms.max(*for_ms);
+            }
+            self.at_all_ms[at] = if starves { self.at_all_ms[at] + LOOK_MS } else { 0 };
+            self.passed_max_ms = self.passed_max_ms.max(self.at_all_ms[at]);
+        }
     }
 }
 
@@ -133,14 +185,15 @@ fn arrivals(
         wanted += quantity;
         let order = OrderId::new(homes.len() as u128 + 1);
         homes.push((order, home));
-        queues[home].push(Buyer { order, pool: world.pools[0], quantity: Tickets::from_u32(quantity as u32) });
+        queues[home].push((order, Tickets::from_u32(quantity as u32)));
     }
     for (home, queue) in queues.into_iter().enumerate() {
         let share_ms = ARRIVALS_MS as f64 / queue.len() as f64;
-        for (place, buyer) in queue.into_iter().enumerate() {
+        for (place, (order, quantity)) in queue.into_iter().enumerate() {
             let chance = dice.below(1_000) as f64 / 1_000.0;
-            let at_ms = OPENS_MS + (share_ms * (place as f64 + chance)) as u64;
-            world.after(at_ms, Event::Join(if one_pool { 0 } else { home }, buyer));
+            let joined_ms = OPENS_MS + (share_ms * (place as f64 + chance)) as u64;
+            let buyer = Buyer { order, pool: world.pools[0], quantity, joined_ms };
+            world.after(joined_ms, Event::Join(if one_pool { 0 } else { home }, buyer));
         }
     }
     homes

@@ -20,12 +20,14 @@ use crate::{
     dice::{Dice, mix},
     network::{Network, Party},
     operator::Operator,
-    region::{Buyer, Region},
+    region::{Buyer, Node, Region},
 };
 
 const TICK_MS: u64 = 100;
 const HEARTBEAT_MS: u64 = 1_000;
 const ALLOCATE_MS: u64 = 50;
+/// Between two reports that cannot wait for the heartbeat.
+const URGENT_GAP_MS: u64 = 100;
 
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -307,7 +309,7 @@ impl World {
     }
 
     fn heartbeat(&mut self, number: usize) {
-        let Some(ask) = self.regions[number].heartbeat() else { return };
+        let Some(ask) = self.regions[number].heartbeat(self.now_ms) else { return };
         self.ask_all(number, &ask);
     }
 
@@ -324,9 +326,9 @@ impl World {
     fn allocate(&mut self, number: usize) {
         self.regions[number].allocate();
         let now_ms = self.now_ms;
-        let dry = self.regions[number].node.as_mut().filter(|node| node.dry && now_ms >= node.dry_asked_at_ms + 200);
-        if let Some(node) = dry {
-            node.dry_asked_at_ms = now_ms;
+        let due = |node: &&mut Node| node.urgent && now_ms >= node.reported_at_ms + URGENT_GAP_MS;
+        if let Some(node) = self.regions[number].node.as_mut().filter(due) {
+            (node.urgent, node.reported_at_ms) = (false, now_ms);
             self.heartbeat(number);
         }
         self.pump(number);
@@ -439,7 +441,7 @@ impl World {
             let pool = self.pools[self.dice.below(self.pools.len() as u64) as usize];
             let quantity = Tickets::from_u32(self.dice.between(1, 4) as u32);
             let order = OrderId::new(u128::from(self.orders));
-            self.regions[number].join(Buyer { order, pool, quantity });
+            self.regions[number].join(Buyer { order, pool, quantity, joined_ms: self.now_ms });
         }
         let delay = self.dice.between(100, 2_000);
         self.after(delay, Event::Arrive);

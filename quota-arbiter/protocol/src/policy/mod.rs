@@ -2,8 +2,8 @@
 //! out, and the issuer checks each one again, so that a bad plan can be unfair or slow but never sell a ticket twice.
 //!
 //! In ordinary times each region gets a small hard grant out of its share and the rest stays in the pool, earmarked by
-//! nothing but these targets. Near the end every idle ticket is asked back and granted where the head of a queue can
-//! use it. The idea of a planner that only returns moves is FoundationDB's data distributor's.
+//! nothing but these targets. Near the end free tickets go to whoever has waited for longest, in whatever region, as one
+//! queue for everybody would have it. The idea of a planner that only returns moves is FoundationDB's data distributor's.
 
 mod endgame;
 mod ordinary;
@@ -26,7 +26,7 @@ use crate::{
 pub struct Policy {
     /// Tickets that an allocator decides in one batch.
     pub batch: Tickets,
-    /// Weight that a region has without any demand, times its operator's weight.
+    /// Weight that a region has without any demand, times its operator's weight; so none where that is 0.
     pub weight_floor: Tickets,
     /// How far ahead demand counts.
     pub horizon_ms: u64,
@@ -77,7 +77,7 @@ pub struct Stock {
     pub draining: bool,
     /// Not heard from lately: left alone, whatever it seems to have.
     pub silent: bool,
-    /// The operator's weight; 1 unless set.
+    /// The operator's weight. With 0 a region has no share but what its demand makes.
     pub weight: u32,
     /// G
     pub granted: Tickets,
@@ -184,7 +184,7 @@ pub fn plan(view: &PoolView, memory: &Memory, policy: &Policy) -> (Vec<Move>, Me
         near_end = queues && stuck(&active, &wishes, view.pool);
     }
     if near_end {
-        wishes = endgame::wishes(&active, all, view.pool);
+        wishes = endgame::wishes(&active, all, policy);
     }
     moves.extend(moves_for(&active, &wishes, view, policy, near_end));
     for region in &mut active {
@@ -225,17 +225,18 @@ fn moves_for(active: &[Reckoned<'_>], wishes: &[Wish], view: &PoolView, policy: 
     let mut pool = view.pool;
     let mut missing = Tickets::ZERO;
     let mut urgent = false;
-    // Those who have nothing for their queue come first, then the longest queue.
+    // Those who have nothing for their queue come first, then who has waited for longest, then the longest queue.
     let mut order = (0..active.len()).collect::<Vec<_>>();
     order.sort_by_key(|at| {
         let region = &active[*at];
-        (!region.dry(), std::cmp::Reverse(region.stock.demand.queued), region.region)
+        let Demand { waited_ms, queued, .. } = region.stock.demand;
+        (!region.dry(), std::cmp::Reverse((waited_ms, queued)), region.region)
     });
     for at in order {
         let (region, Wish::More(more)) = (&active[at], wishes[at]) else { continue };
         let now = more.min(pool);
-        // Near the end a grant that no waiting request can use would only strand tickets in another place.
-        let now = if near_end { endgame::usable(region, now) } else { now };
+        // A part that no waiting request can use would only strand tickets in another place.
+        let now = if near_end && now < more { endgame::usable(region, now) } else { now };
         if !now.is_zero() {
             pool -= now;
             moves.push(Move::Grant { region: region.region, granted: region.stock.granted + now });
@@ -251,8 +252,13 @@ fn moves_for(active: &[Reckoned<'_>], wishes: &[Wish], view: &PoolView, policy: 
         .filter(|(at, _)| near_end || urgent || view.at_once || !active[*at].cooling(view, policy))
         .collect::<Vec<_>>();
     donors.sort_by_key(|(at, spare)| (std::cmp::Reverse(*spare), active[*at].region));
-    // Near the end everything idle comes back, wanted this moment or not.
-    let mut wanted = if near_end { Tickets::from_u32(u32::MAX) } else { missing };
+    let mut wanted = missing;
+    if near_end {
+        // Who has more than twice what is due there gives the rest back before anybody misses it: from the pool it is
+        // soonest where it will be wanted.
+        let surplus = donors.iter().filter(|(at, spare)| *spare > active[*at].free - *spare).map(|(_, spare)| *spare);
+        wanted = wanted.max(surplus.sum());
+    }
     for (at, spare) in donors {
         let region = &active[at];
         let half = Tickets::from_u32(1).max(half(region.available));

@@ -36,13 +36,18 @@ pub(super) fn wishes(active: &mut [Reckoned<'_>], all: Tickets, view: &PoolView,
 
 /// Queue + moving average of the demand × horizon, with a floor.
 fn weight(region: &Reckoned<'_>, policy: &Policy) -> u64 {
+    let floor = policy.weight_floor.get().saturating_mul(u64::from(region.stock.weight));
+    region.stock.demand.queued.get().saturating_add(expected(region, policy)).max(floor)
+}
+
+/// What will be asked for there within the horizon, if it goes on like this.
+pub(super) fn expected(region: &Reckoned<'_>, policy: &Policy) -> u64 {
     let demand = u128::from(region.memory.demand_milli_per_min) * u128::from(policy.horizon_ms) / 60_000_000;
-    let floor = policy.weight_floor.get().saturating_mul(u64::from(region.stock.weight.max(1)));
-    region.stock.demand.queued.get().saturating_add(demand as u64).max(floor)
+    demand as u64
 }
 
 /// What a region can sell in a round trip, a heartbeat and its autonomy target, at the current rate, plus two batches.
-fn hard(region: &Reckoned<'_>, policy: &Policy) -> Tickets {
+pub(super) fn hard(region: &Reckoned<'_>, policy: &Policy) -> Tickets {
     let span_ms = policy.round_trip_ms + policy.heartbeat_ms + policy.autonomy_target_ms;
     let sells = u128::from(region.memory.demand_milli_per_min) * u128::from(span_ms) / 60_000_000;
     let sells = Tickets::new(sells as u64).unwrap_or(Tickets::ZERO);

@@ -19,7 +19,7 @@ fn tickets(number: u64) -> Tickets {
 fn stock(free: u64, sold: u64, queued: u64, rate: u64) -> Stock {
     let row = Counters { granted: tickets(free + sold), held_in: tickets(sold), sold: tickets(sold), ..Counters::ZERO };
     let heads = (0..queued.div_ceil(2).min(32)).map(|at| tickets(if at * 2 + 1 == queued { 1 } else { 2 })).collect();
-    let demand = Demand { queued: tickets(queued), head_quantities: heads, rate_per_min: tickets(rate) };
+    let demand = Demand { queued: tickets(queued), head_quantities: heads, rate_per_min: tickets(rate), waited_ms: 0 };
     Stock { granted: row.granted, row, demand, weight: 1, ..Stock::default() }
 }
 
@@ -255,4 +255,46 @@ fn a_draining_region_is_asked_for_everything() {
     let (moves, _) = plan(&view(10, vec![leaving, stock(5, 0, 0, 0)]), &Memory::default(), &Policy::default());
     let ask = Move::Ask { region: name(0), return_up_to: tickets(70) };
     assert!(moves.contains(&ask), "{moves:?}");
+}
+
+#[test]
+fn near_the_end_who_has_waited_for_longest_comes_first_in_whatever_region() {
+    // Many wait in the first region, one person in each of the others; four tickets are left.
+    let mut stocks = vec![stock(0, 90, 400, 9_000), stock(0, 9, 2, 60), stock(0, 9, 2, 60)];
+    for (stock, waited_ms) in stocks.iter_mut().zip([1_000, 1_200, 300]) {
+        stock.demand.waited_ms = waited_ms;
+    }
+    let (moves, _) = plan(&view(4, stocks), &Memory::default(), &Policy::default());
+    let grant = |number, granted| Move::Grant { region: name(number), granted: tickets(granted) };
+    let mut expected = vec![grant(0, 92), grant(1, 11)];
+    expected.sort();
+    assert_eq!(moves, expected);
+}
+
+#[test]
+fn near_the_end_what_nobody_waits_for_lies_where_the_next_will_come() {
+    // The second region has far more than will be asked for there; in the first it will be gone in a moment.
+    let mut stocks = vec![stock(30, 90, 10, 5_400), stock(200, 9, 0, 600)];
+    stocks[0].demand.waited_ms = 10;
+    let mut world = World::new(view(0, stocks));
+    for _ in 0..3 {
+        world.round();
+    }
+    let free = |number| world.view.regions[&name(number)].row.available().get();
+    assert!(free(0) > 180 && free(1) > 10, "{:?}", world.view);
+}
+
+#[test]
+fn a_region_of_weight_zero_has_a_share_only_by_its_demand() {
+    let mut view = view(100_000, vec![stock(0, 0, 0, 0), stock(0, 0, 0, 0)]);
+    view.regions.get_mut(&name(0)).unwrap().weight = 0;
+    let mut world = World::new(view);
+    for _ in 0..5 {
+        world.round();
+    }
+    let granted = |world: &World, number| world.view.regions[&name(number)].granted.get();
+    assert_eq!((granted(&world, 0), granted(&world, 1)), (0, 400));
+    world.view.regions.get_mut(&name(0)).unwrap().demand = stock(0, 0, 20, 600).demand;
+    world.round();
+    assert!(granted(&world, 0) >= 20, "{:?}", world.view);
 }
