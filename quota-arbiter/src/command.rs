@@ -101,6 +101,11 @@ pub enum Order {
         /// Where.
         address: Address,
     },
+    /// Another arbiter is to lead. Changes nothing here; it is in the log for the audit.
+    Transfer {
+        /// Which; the leader chooses where none is named.
+        to: Option<u64>,
+    },
     /// An arbiter that is no member any more need not be found.
     ForgetMember {
         /// Its raft id.

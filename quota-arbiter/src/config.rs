@@ -99,8 +99,21 @@ pub struct TlsFiles {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Operators {
-    /// File with the bearer token of the people's port.
-    pub token_file: PathBuf,
+    /// File with a bearer token of the people's port; the audit calls whoever uses it `operator`.
+    pub token_file: Option<PathBuf>,
+    /// People with tokens of their own, under whose names the audit has what they order.
+    #[serde(default)]
+    pub people: Vec<Person>,
+}
+
+/// `[[operators.people]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Person {
+    /// As the audit names them.
+    pub name: String,
+    /// SHA-256 of their token, in hexadecimal (`printf %s TOKEN | sha256sum`): who reads this file cannot act as them.
+    pub token_sha256: String,
 }
 
 /// `[cluster]`

@@ -12,7 +12,7 @@ mod round;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use quota_protocol::{
-    Issuer, PoolId, RegionId, Report, Tickets,
+    ArbitersBehind, Incarnation, Issuer, PoolId, RegionId, Report, Tickets,
     command::Heard as Floor,
     message::PoolReport,
     policy::{Memory, Policy},
@@ -35,6 +35,8 @@ pub struct Leader {
     reports: BTreeMap<RegionId, Heard>,
     /// Regions whose latest report asks for commands that were not seen applied yet.
     unread: BTreeSet<RegionId>,
+    /// The latest incarnation that each region says it has heard of.
+    incarnations: BTreeMap<RegionId, Incarnation>,
     /// Rows that say more than the arbiters know of.
     doubts: BTreeMap<(RegionId, PoolId), Floor>,
     memory: BTreeMap<PoolId, Memory>,
@@ -82,6 +84,7 @@ impl Leader {
             policy,
             reports: BTreeMap::new(),
             unread: BTreeSet::new(),
+            incarnations: BTreeMap::new(),
             doubts: BTreeMap::new(),
             memory: BTreeMap::new(),
             asks: BTreeMap::new(),
@@ -127,13 +130,23 @@ impl Leader {
             for quantity in &mut row.demand.head_quantities {
                 *quantity = (*quantity).min(most);
             }
-            if dry(row) {
+            if short(row) {
                 self.soon.insert(row.pool);
             }
         }
         self.unread.insert(report.region);
         self.reports.insert(report.region, Heard { at_ms: now_ms, report });
         Ok(())
+    }
+
+    /// What a region says that it has heard of, whatever else it says.
+    pub fn note_incarnation(&mut self, region: RegionId, known: Incarnation) {
+        self.incarnations.insert(region, known);
+    }
+
+    /// Whether a region has heard of a later life of the arbiters than this one.
+    pub fn behind(&self, issuer: &Issuer, region: &RegionId) -> Option<ArbitersBehind> {
+        self.incarnations.get(region).and_then(|known| issuer.behind(*known))
     }
 
     /// What to tell a region now.
@@ -204,8 +217,7 @@ fn current(issuer: &Issuer, report: &Report) -> bool {
     report.incarnation == view.incarnation && report.epoch == view.epoch && view.identity.is_some()
 }
 
-/// Somebody waits, and what is free there serves nobody at the head of the queue.
-fn dry(row: &PoolReport) -> bool {
-    let wants = row.demand.head_quantities.iter().min().copied().unwrap_or(Tickets::from_u32(1));
-    !row.demand.queued.is_zero() && row.counters.available() < wants
+/// People wait there for more than is free there.
+fn short(row: &PoolReport) -> bool {
+    row.demand.queued > row.counters.available()
 }

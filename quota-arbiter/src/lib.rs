@@ -15,6 +15,7 @@ pub mod leader;
 pub mod limits;
 pub mod metrics;
 pub mod node;
+pub mod people;
 pub mod raft;
 pub mod serve;
 pub mod server;

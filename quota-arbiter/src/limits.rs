@@ -12,7 +12,7 @@ pub const RAFT_UNCOMMITTED_SIZE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// Appends under way to one follower.
 pub const RAFT_INFLIGHT_MAX: usize = 256;
 
-/// Bytes of log after which a snapshot is made and the log before it dropped. A million commands are some 200 MB of
+/// Bytes of log after which a snapshot is made and the log before it dropped. A million commands are some 290 MB of
 /// log; this keeps a restart under a second.
 pub const LOG_SIZE_MAX_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -135,3 +135,6 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Between two attempts to finish a recovery: each is an entry in the log.
 pub const FINISH_AGAIN_MS: u64 = 5_000;
+
+/// People with tokens of their own: each is compared with every request's.
+pub const OPERATORS_MAX: usize = 1_000;

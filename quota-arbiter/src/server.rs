@@ -1,13 +1,12 @@
 //! An arbiter put together: store, node, transport, both ports; and taken apart in order. `run` ends when it is told
 //! to, or when the node cannot go on.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use anyhow::{Context as _, bail};
 use arbiter_api::ClusterView;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 use crate::{
     config::Config,
@@ -15,6 +14,7 @@ use crate::{
     limits::{CERTIFICATES_LOOK_EVERY, PEER_TIMEOUT, TRANSFER_WAIT},
     metrics,
     node::{self, Handle},
+    people::People,
     raft::Machine as _,
     serve::{Port, serve},
     state::State,
@@ -29,12 +29,13 @@ use crate::{
 /// What kept it from starting, or why it had to end: with what to do.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     metrics::recorder();
-    let token = read_token(&config.operators.token_file)?;
+    let people = People::load(&config.operators)?;
     let certificates = Certificates::load(config.tls.clone(), config.id).context("configuration key `tls`")?;
     let listen = async |address, key: &str| {
         TcpListener::bind(address).await.with_context(|| format!("configuration key `{key}`: {address}"))
     };
-    let (machines, people) = (listen(config.machines, "machines").await?, listen(config.people, "people").await?);
+    let machines = listen(config.machines, "machines").await?;
+    let for_people = listen(config.people, "people").await?;
     let (store, stored) = open(&config, &certificates).await?;
     let history = store.history();
     let (transport, told) = Transport::new(config.id, certificates.clone(), tokio::runtime::Handle::current());
@@ -42,8 +43,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     // Nobody else sets it.
     drop(told.set(handle.clone()));
     let heartbeat_ms = config.node().policy.heartbeat_ms;
-    let app = Arc::new(App { node: handle.clone(), history: Some(history), token, heartbeat_ms });
-    let ports = [(machines, Port::Machines), (people, Port::People)].map(|(listener, port)| {
+    let app = Arc::new(App { node: handle.clone(), history: Some(history), people, heartbeat_ms });
+    let ports = [(machines, Port::Machines), (for_people, Port::People)].map(|(listener, port)| {
         let router = router(app.clone(), port);
         tokio::spawn(serve(listener, port, certificates.clone(), router, shutdown.clone()))
     });
@@ -83,22 +84,6 @@ async fn hand_over(handle: &Handle) {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     tracing::info!(leads = handle.status().leads, "handed over");
-}
-
-/// A token in a file that not everybody may read.
-fn read_token(path: &Path) -> anyhow::Result<Zeroizing<String>> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let named = || format!("configuration key `operators.token_file`: {}", path.display());
-    let mode = std::fs::metadata(path).with_context(named)?.permissions().mode();
-    if mode & 0o007 != 0 {
-        bail!("{}: mode {:o} lets everybody read a secret; make it 0600", named(), mode & 0o777);
-    }
-    let text = Zeroizing::new(std::fs::read_to_string(path).with_context(named)?);
-    let token = text.trim_end_matches(['\r', '\n']);
-    if token.is_empty() {
-        bail!("{}: is empty", named());
-    }
-    Ok(Zeroizing::new(token.to_owned()))
 }
 
 async fn open(config: &Config, certificates: &Certificates) -> anyhow::Result<(DiskStore, Stored)> {

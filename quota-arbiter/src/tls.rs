@@ -191,6 +191,12 @@ fn digest(files: &TlsFiles) -> [u8; 32] {
     digest.finalize().into()
 }
 
+/// When a certificate expires, in seconds since 1970.
+pub fn not_after(certificate: &CertificateDer<'_>) -> Option<u64> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    certificate.validity().not_after.timestamp().try_into().ok()
+}
+
 /// Who a certificate says its holder is: the one URI among its subject's alternative names.
 ///
 /// # Errors

@@ -20,6 +20,19 @@ pub struct LogPage {
     pub next_after: Option<u64>,
 }
 
+/// The state from which an arbiter's log can be replayed: that of its beginning (empty, or restored from a backup), or,
+/// once entries after that one were dropped, the oldest snapshot that its entries follow on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogBase {
+    /// Where it was read.
+    #[serde(flatten)]
+    pub meta: Meta,
+    /// The last entry that is in the state; 1 at a cluster's beginning.
+    pub base_index: u64,
+    /// The state, as it is in snapshots.
+    pub state: Value,
+}
+
 /// One committed entry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogItem {

@@ -15,7 +15,7 @@ pub mod regions;
 pub mod role;
 pub mod sync;
 
-pub use audit::{LogItem, LogPage};
+pub use audit::{LogBase, LogItem, LogPage};
 pub use cluster::{AddMember, ClusterView, Member, MemberRole, Transfer};
 pub use concerts::{ConcertOrder, Concerts};
 pub use meta::{Acted, Meta};

@@ -17,3 +17,6 @@ pub const LOG_PAGE_MAX: usize = 1_000;
 
 /// Characters of an operator's name, and of what they say about a fence.
 pub const TEXT_MAX_CHARS: usize = 500;
+
+/// The largest raft id: whatever reads it as JSON's number gets the same one.
+pub const MEMBER_ID_MAX: u64 = (1 << 53) - 1;

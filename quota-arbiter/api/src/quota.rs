@@ -34,6 +34,10 @@ pub struct TierQuota {
     pub pool: Tickets,
     /// An operator stopped grants.
     pub frozen: bool,
+    /// Why nothing is granted of it until the arbiters are recovered, and what to do: a region showed that they have
+    /// forgotten what they did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgotten: Option<String>,
     /// In silent regions, and therefore nobody else's: granted, not returned, not known to be sold.
     pub quarantined: Tickets,
     /// Whether it can be said that there will never be any again.

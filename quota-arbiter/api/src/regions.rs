@@ -35,6 +35,9 @@ pub struct RegionStatus {
     pub silent: bool,
     /// The arbiters were restored from a backup and wait for it to register.
     pub awaited: bool,
+    /// It has heard of a later life of the arbiters than this one and takes nothing from them: why, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<String>,
     /// What it has that is not known to be sold, by pool; while it is silent, nobody else gets these.
     pub unsold: BTreeMap<PoolId, Tickets>,
     /// How it was fenced when it was written off.

@@ -1,9 +1,10 @@
 //! `GET /v1/log?after=`: the committed commands, with who ordered them and when. Read from the disk of the asked
-//! arbiter, up to what it has applied.
+//! arbiter, up to what it has applied. `GET /v1/log/base`: the state that they follow on. Both are of the asked arbiter
+//! itself, so that somebody can compare them.
 
 use std::sync::Arc;
 
-use arbiter_api::{LogItem, LogPage, limits::LOG_PAGE_MAX};
+use arbiter_api::{LogBase, LogItem, LogPage, limits::LOG_PAGE_MAX};
 use axum::{
     Json,
     extract::{Query, State, rejection::QueryRejection},
@@ -45,6 +46,18 @@ pub(super) async fn page(
         entries.extend(item(entry).map_err(|error| Refusal::new(Code::Internal, error.to_string()))?);
     }
     Ok(Json(LogPage { meta, first_index: page.first_index, entries, next_after: page.next_after }).into_response())
+}
+
+/// `GET /v1/log/base`
+pub(super) async fn base(State(app): State<Arc<App>>) -> Result<Response, Refusal> {
+    let meta = app.node.read(Consistency::Stale, |view| view.meta()).await?;
+    let history = app.history.clone().ok_or_else(|| Refusal::new(Code::NotFound, "this arbiter keeps no history"))?;
+    let read = tokio::task::spawn_blocking(move || history.base());
+    let base = read.await.map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
+    let base = base.map_err(|error| Refusal::new(Code::Unavailable, error.to_string()))?;
+    let (base_index, state) = base.ok_or_else(|| Refusal::new(Code::NotFound, "this arbiter has no state yet"))?;
+    let state = serde_json::from_slice(&state).map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
+    Ok(Json(LogBase { meta, base_index, state }).into_response())
 }
 
 fn item(entry: Entry) -> Result<Option<LogItem>, crate::command::UnknownEntry> {

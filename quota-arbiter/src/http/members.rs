@@ -93,7 +93,7 @@ pub(super) async fn transfer(
         let said = format!("arbiter {} leads already", meta.node);
         return Ok(Json(Acted { meta, changed: false, said }).into_response());
     }
-    tracing::info!(who = %role, ?to, "leadership is to be handed over");
+    let Acted { meta, .. } = give(&app, &role, fresh(), Order::Transfer { to }).await?;
     match app.node.transfer(to).await? {
         Some(target) => {
             let said = format!("arbiter {target} takes over if it can; look at the cluster in a second");

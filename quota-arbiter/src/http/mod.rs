@@ -28,7 +28,7 @@ use region_api::{
 
 pub use problem::Refusal;
 
-use crate::{metrics as measured, node::Handle, serve::Port, store::History};
+use crate::{metrics as measured, node::Handle, people::People, serve::Port, store::History};
 
 /// What the interfaces need.
 pub struct App {
@@ -36,8 +36,8 @@ pub struct App {
     pub node: Handle,
     /// Committed commands, also those before the last snapshot.
     pub history: Option<History>,
-    /// The bearer token of the people's port.
-    pub token: zeroize::Zeroizing<String>,
+    /// Who may come in at the people's port.
+    pub people: People,
     /// How often regions report.
     pub heartbeat_ms: u64,
 }
@@ -67,6 +67,7 @@ pub fn router(app: Arc<App>, port: Port) -> Router {
         .route("/v1/regions", get(views::regions))
         .route("/v1/cluster", get(views::cluster))
         .route("/v1/log", get(log::page))
+        .route("/v1/log/base", get(log::base))
         .route("/v1/backup", get(views::backup))
         .route_layer(middleware::from_fn(door::readers));
     let mut router = Router::new().merge(operators).merge(readers);

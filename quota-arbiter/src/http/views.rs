@@ -117,6 +117,7 @@ fn tier_of(view: &View<'_>, id: &PoolId, pool: &Pool) -> TierQuota {
         total: pool.total,
         pool: pool.pool,
         frozen: pool.frozen,
+        forgotten: pool.forgotten.as_ref().map(ToString::to_string),
         quarantined,
         sold_out: sold_out::stock(issuer, id) == Some(sold_out::Stock::SoldOut),
         regions,
@@ -145,6 +146,7 @@ fn regions_of(view: &View<'_>) -> Vec<RegionStatus> {
             last_report: view.last_report(region),
             silent: view.silent(region),
             awaited: issuer.recovering().is_some_and(|waiting| waiting.contains(region)),
+            behind: view.leader().behind(issuer, region).map(|behind| behind.to_string()),
             unsold: unsold.collect(),
             fenced: known.fenced.clone(),
         }
@@ -174,11 +176,17 @@ pub(super) async fn cluster(State(app): State<Arc<App>>, how: Asked) -> Result<R
             Member { id, address, people, role, matched: driver.matched(id), seen: state.seen().contains(&id) }
         };
         let issuer = state.issuer();
+        let behind = issuer
+            .regions()
+            .keys()
+            .filter_map(|region| view.leader().behind(issuer, region).map(|behind| (*region, behind.to_string())));
         ClusterView {
             meta: view.meta(),
             leader,
             incarnation: issuer.incarnation(),
             awaited: issuer.recovering().map(|waiting| waiting.iter().copied().collect()),
+            forgotten: issuer.forgotten().map(ToString::to_string),
+            behind: behind.collect(),
             members: voters.chain(learners).map(member).collect(),
         }
     });

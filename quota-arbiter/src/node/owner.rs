@@ -413,6 +413,7 @@ impl Owner {
             drop(reply.send(Err(self.not_leader())));
             return;
         }
+        self.leader.note_incarnation(ask.region, ask.knows.incarnation);
         if let Some(report) = ask.report.take()
             && let Err(refused) = self.leader.hear(self.driver.machine().issuer(), view::now_ms(self.started), report)
         {

@@ -139,7 +139,7 @@ fn heartbeat(epoch: Epoch, rows: &[(u32, u32)], concerts_version: u64, wait_ms: 
         demand: Demand {
             queued: Tickets::from_u32(*queued),
             head_quantities: vec![Tickets::from_u32(2)],
-            rate_per_min: Tickets::ZERO,
+            ..Demand::default()
         },
     });
     let report = Report { region: east(), incarnation: Default::default(), epoch, pools: pools.collect() };

@@ -144,6 +144,7 @@ impl State {
                     Effect::Changed(format!("arbiter {id} is found at {}", address.address))
                 }
             }
+            Order::Transfer { .. } => Effect::Changed("leadership is to be handed over".to_owned()),
             Order::ForgetMember { id } => match self.members.remove(id) {
                 Some(_) => {
                     self.retired.insert(*id);

@@ -5,7 +5,9 @@ use std::{panic::AssertUnwindSafe, path::Path, sync::Arc};
 
 use prost::Message as _;
 use raft::eraftpb::{Entry, HardState, Snapshot};
-use redb::{Database, Durability, ReadableDatabase, ReadableTableMetadata, StorageBackend, TableDefinition};
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable as _, ReadableTableMetadata, StorageBackend, TableDefinition,
+};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -18,7 +20,9 @@ pub(super) const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new
 pub(super) const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 
 const HARD_STATE: &str = "hard_state";
-const SNAPSHOT: &str = "snapshot";
+pub(super) const SNAPSHOT: &str = "snapshot";
+/// The state that the history follows on, where that is not the last snapshot.
+pub(super) const BASE: &str = "base";
 /// Before-index, before-term, last index: what the log has to reach from and to.
 pub(super) const EXTENT: &str = "extent";
 /// First index and bytes of the entries before the log's beginning that are kept for whoever asks what was committed.
@@ -27,6 +31,8 @@ pub(super) const HISTORY: &str = "history";
 const FORMAT: &str = "format";
 const FORMAT_VERSION: &[u8] = b"1";
 const DIGEST_SIZE_BYTES: usize = 8;
+
+type Records<'a> = redb::Table<'a, &'static str, &'static [u8]>;
 
 /// A database whose end is no panic: redb writes down its free pages then, and asserts on damage that nobody has come
 /// across before.
@@ -137,13 +143,12 @@ impl DiskStore {
             let mut records = transaction.open_table(RECORDS).map_err(disk)?;
             let mut history = Kept::read(&records)?;
             let before = self.extent.unwrap_or_default()[0];
-            let mut put =
-                |key: &str, value: &[u8]| records.insert(key, sealed(value).as_slice()).map(|_| ()).map_err(disk);
             if let Some(snapshot) = &batch.install {
                 // What lies between the old log and the snapshot is not here: a history with a hole would mislead.
                 entries.retain(|_, _| false).map_err(disk)?;
-                put(SNAPSHOT, &snapshot.encode_to_vec())?;
-                history = Kept { first: extent[0] + 1, bytes: 0 };
+                put(&mut records, SNAPSHOT, &snapshot.encode_to_vec())?;
+                records.remove(BASE).map_err(disk)?;
+                history = Kept { first: extent[0] + 1, bytes: 0, base: 0 };
             }
             if let Some(first) = batch.entries.first() {
                 entries.retain_in(first.index.., |_, _| false).map_err(disk)?;
@@ -152,14 +157,21 @@ impl DiskStore {
                 entries.insert(entry.index, sealed(&entry.encode_to_vec()).as_slice()).map_err(disk)?;
             }
             if let Some((snapshot, _)) = &batch.compact {
-                put(SNAPSHOT, &snapshot.encode_to_vec())?;
+                if history.base == 0 {
+                    history.base = keep_as_base(&mut records)?;
+                }
+                put(&mut records, SNAPSHOT, &snapshot.encode_to_vec())?;
                 // They stay where they are, and are the history from now on.
                 history.add(&entries, before + 1..=extent[0])?;
                 history.trim(&mut entries, self.history_size_max_bytes)?;
+                if history.first > history.base + 1 {
+                    records.remove(BASE).map_err(disk)?;
+                    history.base = 0;
+                }
             }
-            put(HISTORY, &history.to_bytes())?;
-            put(HARD_STATE, &batch.hard_state.encode_to_vec())?;
-            put(EXTENT, &extent.map(u64::to_be_bytes).concat())?;
+            put(&mut records, HISTORY, &history.to_bytes())?;
+            put(&mut records, HARD_STATE, &batch.hard_state.encode_to_vec())?;
+            put(&mut records, EXTENT, &extent.map(u64::to_be_bytes).concat())?;
         }
         transaction.commit().map_err(disk)
     }
@@ -193,6 +205,18 @@ impl DiskStore {
         let sealed = sealed.ok_or_else(|| StoreError::Damaged(format!("entry {index} is missing")))?;
         Ok(decoded::<Entry>(sealed.value(), &format!("entry {index}"))?.term)
     }
+}
+
+fn put(records: &mut Records<'_>, key: &str, value: &[u8]) -> Result<(), StoreError> {
+    records.insert(key, sealed(value).as_slice()).map(|_| ()).map_err(disk)
+}
+
+/// The last snapshot, before another takes its place: the history follows on it. Says which entry it ends with.
+fn keep_as_base(records: &mut Records<'_>) -> Result<u64, StoreError> {
+    let Some(sealed) = records.get(SNAPSHOT).map_err(disk)?.map(|sealed| sealed.value().to_vec()) else { return Ok(0) };
+    let snapshot = decoded::<Snapshot>(&sealed, SNAPSHOT)?;
+    records.insert(BASE, sealed.as_slice()).map_err(disk)?;
+    Ok(snapshot.get_metadata().index)
 }
 
 impl LogStore for DiskStore {

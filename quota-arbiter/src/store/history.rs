@@ -3,32 +3,41 @@
 
 use std::{ops::RangeInclusive, sync::Arc};
 
-use raft::eraftpb::Entry;
+use raft::eraftpb::{Entry, Snapshot};
 use redb::{ReadableDatabase as _, ReadableTable, Table};
 
 use super::{
     StoreError,
-    disk::{ENTRIES, Guarded, HISTORY, RECORDS, decoded, disk, opened},
+    disk::{BASE, ENTRIES, Guarded, HISTORY, RECORDS, SNAPSHOT, decoded, disk, opened},
 };
 
-/// Where the history begins, and how much it is.
+/// Where the history begins, how much it is, and which entry the state kept for replaying it ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Kept {
     pub(super) first: u64,
     pub(super) bytes: u64,
+    /// 0: no other than the last snapshot.
+    pub(super) base: u64,
 }
 
 impl Kept {
     pub(super) fn read(records: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Self, StoreError> {
-        let Some(sealed) = records.get(HISTORY).map_err(disk)? else { return Ok(Self { first: 1, bytes: 0 }) };
+        let Some(sealed) = records.get(HISTORY).map_err(disk)? else { return Ok(Self { first: 1, bytes: 0, base: 0 }) };
         match opened(sealed.value(), HISTORY)?.as_chunks::<8>() {
-            ([first, bytes], []) => Ok(Self { first: u64::from_be_bytes(*first), bytes: u64::from_be_bytes(*bytes) }),
-            _ => Err(StoreError::Damaged("the history's extent is not two numbers".to_owned())),
+            // Written before a base was kept.
+            ([first, bytes], []) => {
+                Ok(Self { first: u64::from_be_bytes(*first), bytes: u64::from_be_bytes(*bytes), base: 0 })
+            }
+            ([first, bytes, base], []) => {
+                let [first, bytes, base] = [first, bytes, base].map(|number| u64::from_be_bytes(*number));
+                Ok(Self { first, bytes, base })
+            }
+            _ => Err(StoreError::Damaged("the history's extent is not three numbers".to_owned())),
         }
     }
 
     pub(super) fn to_bytes(self) -> Vec<u8> {
-        [self.first, self.bytes].map(u64::to_be_bytes).concat()
+        [self.first, self.bytes, self.base].map(u64::to_be_bytes).concat()
     }
 
     /// These entries are history from now on.
@@ -83,6 +92,20 @@ pub struct Page {
 impl History {
     pub(super) fn new(database: Arc<Guarded>) -> Self {
         Self { database }
+    }
+
+    /// The oldest state that the entries still follow on, with the index of the last entry in it; `None` in an empty
+    /// store.
+    ///
+    /// # Errors
+    /// When the disk refuses, or what is there is damaged.
+    pub fn base(&self) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+        let transaction = self.database.get()?.begin_read().map_err(disk)?;
+        let records = transaction.open_table(RECORDS).map_err(disk)?;
+        let key = if Kept::read(&records)?.base > 0 { BASE } else { SNAPSHOT };
+        let Some(sealed) = records.get(key).map_err(disk)? else { return Ok(None) };
+        let snapshot = decoded::<Snapshot>(sealed.value(), key)?;
+        Ok(Some((snapshot.get_metadata().index, snapshot.data)))
     }
 
     /// At most `most` entries after `after`, up to `applied`.
