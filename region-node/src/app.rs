@@ -4,7 +4,7 @@
 
 use region_api::KeyRing;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -56,8 +56,12 @@ pub struct App {
     pub allocator: Arc<AllocatorState>,
     /// Takes no new reservations, by an operator's wish.
     pub draining: AtomicBool,
+    /// Joins refused for want of room since the start.
+    pub refused_joins: AtomicU64,
     /// Operators' bearer token.
     pub operator_token: Secret,
+    /// Bearer token of those who may look and change nothing.
+    pub reader_token: Option<Secret>,
     /// The door's bearer token.
     pub door_token: Secret,
     /// `public.base_url` without a slash at its end.

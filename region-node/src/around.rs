@@ -30,6 +30,10 @@ impl Surroundings for Around {
         futures::future::ready(()).boxed()
     }
 
+    fn may_hold(&self) -> bool {
+        self.books.standing.may_hold()
+    }
+
     fn tails<'a>(&'a self, concert_id: i32) -> BoxFuture<'a, Result<Vec<Tail>, String>> {
         async move {
             let view = self.catalog.views().values().find(|view| view.concert_id() == concert_id).cloned();

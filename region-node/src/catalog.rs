@@ -45,6 +45,8 @@ pub struct Catalog {
     pub buyers: Buyers,
     started: Instant,
     refreshed_at_ms: AtomicU64,
+    /// Reservations not yet decided, over all concerts.
+    waiting: AtomicU64,
 }
 
 impl Default for Catalog {
@@ -58,6 +60,7 @@ impl Default for Catalog {
             buyers: Buyers::default(),
             started: Instant::now(),
             refreshed_at_ms: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
         }
     }
 }
@@ -70,6 +73,10 @@ impl Catalog {
     /// One concert.
     pub fn view(&self, concert: &str) -> Option<Arc<View>> {
         self.views.load().get(concert).cloned()
+    }
+    /// Reservations not yet decided, over all concerts, as of the last refresh.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
     }
     /// The database's clock as far as known, milliseconds since 1970: what sale windows and signatures of webhooks are
     /// compared with. Between two looks at it time goes on steadily, whatever is done to this machine's clock.
@@ -161,6 +168,7 @@ async fn refresh(
         let memory = memory.entry(concert.concert_id).or_default();
         views.insert(name, Arc::new(view(catalog, db, queue, region, concert, memory).await?));
     }
+    catalog.waiting.store(views.values().map(|view| view.waiting()).sum(), Ordering::Relaxed);
     catalog.views.store(Arc::new(views));
     // Those were in the database before it was read.
     catalog.left.lock().drain(..noted);

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use url::Url;
 use zeroize::Zeroizing;
 
+use crate::limits;
+
 /// Why the configuration was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -139,6 +141,8 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// File with the operators' bearer token.
     pub operator_token_file: PathBuf,
+    /// File with the bearer token of those who may look at the region's state and change nothing (an edge, a monitor).
+    pub reader_token_file: Option<PathBuf>,
     /// File with the door's bearer token.
     pub door_token_file: PathBuf,
 }
@@ -189,6 +193,11 @@ pub struct Intake {
     pub inflight_max: usize,
     /// Queue shards of a new concert.
     pub shards: u16,
+    /// Reservations of the region that may wait to be decided; who comes on top is refused.
+    pub queue_max: u64,
+    /// Joins per second that the region can take, all of its nodes together: told to the edge, which sends its share of
+    /// what is more to other regions. Refuses nobody by itself.
+    pub capacity_per_s: Option<f64>,
 }
 
 /// `[keys]`
@@ -305,13 +314,20 @@ struct IntakeDefaults {
     batch_wait_max_ms: u64,
     inflight_max: usize,
     shards: u16,
+    queue_max: u64,
 }
 
 const DEFAULTS: Defaults = Defaults {
     roles: [Role::Intake, Role::Allocator, Role::Recycler],
     postgres: PostgresDefaults { port: 5432, pool_size: 16 },
     redis: RedisDefaults { cluster: false, wait_replicas: 0 },
-    intake: IntakeDefaults { batch_items_max: 512, batch_wait_max_ms: 2, inflight_max: 20_000, shards: 8 },
+    intake: IntakeDefaults {
+        batch_items_max: 512,
+        batch_wait_max_ms: 2,
+        inflight_max: 20_000,
+        shards: 8,
+        queue_max: limits::QUEUE_MAX,
+    },
 };
 
 /// Variables with the prefix that are not configuration keys.
@@ -365,6 +381,12 @@ impl Config {
         }
         if self.intake.inflight_max == 0 {
             return bad("intake.inflight_max", "must be at least 1");
+        }
+        if self.intake.queue_max == 0 {
+            return bad("intake.queue_max", "must be at least 1");
+        }
+        if self.intake.capacity_per_s.is_some_and(|per_s| !(per_s > 0.0 && per_s <= 1e9)) {
+            return bad("intake.capacity_per_s", "must be above 0 and at most a thousand million");
         }
         if self.peers.contains_key(&self.region) {
             return bad("peers", "names this region itself");
@@ -471,6 +493,7 @@ west = "http://127.0.12.1:8080"
         let config = Config::from_toml(GOOD, "node.toml").unwrap();
         assert_eq!(config.roles, [Role::Intake, Role::Allocator, Role::Recycler]);
         assert_eq!((config.postgres.port, config.intake.batch_items_max, config.intake.shards), (5432, 512, 8));
+        assert_eq!((config.intake.queue_max, config.intake.capacity_per_s), (10_000_000, None));
         assert!(!config.secure());
     }
 

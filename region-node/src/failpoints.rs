@@ -31,6 +31,7 @@ pub const ALL: &[&str] = &[
     "payments.webhook.before_store",
     "allocator.before_open",
     "allocator.after_open",
+    "allocator.after_booked",
     "allocator.after_holds",
     "allocator.before_commit",
     "allocator.after_commit",

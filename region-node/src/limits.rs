@@ -52,6 +52,9 @@ pub const STATUS_CACHE_MAX: usize = 500_000;
 /// tickets (each takes one at least): they are a row per tier there, and would be served only after all before them gave
 /// up. Whoever is one too many is told that it is sold out.
 pub const WAITING_MAX: u64 = 100_000;
+/// Reservations of a region that may wait to be decided, where the configuration says nothing: 200 bytes of Redis each, so
+/// two gigabytes.
+pub const QUEUE_MAX: u64 = 10_000_000;
 /// Buyers that a node remembers, 24 bytes each; beyond it only the allocator knows the limit per person.
 pub const BUYERS_MAX: usize = 1_000_000;
 /// Tickets read in one query for that: a fraction of a second of the database's time at the first start.
@@ -68,3 +71,7 @@ pub const EVENTS_KEEPALIVE: Duration = Duration::from_secs(15);
 pub const EVENTS_LIFE: Duration = Duration::from_secs(30 * 60);
 /// Connections to the operators' interface: a handful of people and a scraper.
 pub const ADMIN_CONNECTIONS_MAX: usize = 256;
+/// Queue entries read at once when an operator asks what they want.
+pub const WISHES_PAGE: usize = 1_000;
+/// Queue entries read in all for that: some seconds of Redis's time, in a thousand turns.
+pub const WISHES_READ_MAX: u64 = 1_000_000;

@@ -6,7 +6,7 @@
 use anyhow::Context;
 use region_api::{KeyRing, TicketSigner};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -125,6 +125,12 @@ async fn build(config: Config, shutdown: CancellationToken) -> anyhow::Result<Ar
         peers: Peers::new(config.region.clone(), config.peers.clone(), client.clone()),
         jwks: config.jwt.as_ref().map(|jwt| Jwks::new(jwt, client)),
         operator_token: secret("admin.operator_token_file", &config.admin.operator_token_file)?,
+        reader_token: config
+            .admin
+            .reader_token_file
+            .as_ref()
+            .map(|path| secret("admin.reader_token_file", path))
+            .transpose()?,
         door_token: secret("admin.door_token_file", &config.admin.door_token_file)?,
         base: config.public.base_url.as_str().trim_end_matches('/').to_owned(),
         rows: Reader::start(db.clone()),
@@ -133,6 +139,7 @@ async fn build(config: Config, shutdown: CancellationToken) -> anyhow::Result<Ar
         streams: App::stream_places(),
         allocator: Arc::default(),
         draining: AtomicBool::new(false),
+        refused_joins: AtomicU64::default(),
         keys,
         db,
         queue,

@@ -97,6 +97,10 @@ impl View {
     pub fn concert_id(&self) -> i32 {
         self.parts.concert.concert_id
     }
+    /// For how long tickets are held.
+    pub fn hold_ms(&self) -> u64 {
+        self.parts.concert.definition.hold_ms
+    }
     /// The queue's name for it.
     pub fn queue(&self) -> ConcertQueue {
         self.parts.concert.queue()

@@ -4,10 +4,12 @@ use crate::limits;
 use std::collections::VecDeque;
 
 /// Pause until the next poll, in milliseconds: from 5 s at the head to 30 s far back, never shorter further back.
-/// `None` when the position is not known: as far back as can be.
-pub fn poll_after_ms(position: Option<u64>) -> u64 {
+/// `None` when the position is not known: as far back as can be. At most a third of `hold_ms`: nobody's hold may end
+/// while they wait as they were told.
+pub fn poll_after_ms(position: Option<u64>, hold_ms: u64) -> u64 {
     let far = position.unwrap_or(u64::MAX).min(limits::POLL_FAR_POSITION);
-    limits::POLL_MS_MIN + (limits::POLL_MS_MAX - limits::POLL_MS_MIN) * far / limits::POLL_FAR_POSITION
+    let longest = (hold_ms / 3).clamp(limits::POLL_MS_MIN, limits::POLL_MS_MAX);
+    limits::POLL_MS_MIN + (longest - limits::POLL_MS_MIN) * far / limits::POLL_FAR_POSITION
 }
 
 /// Estimated wait in milliseconds for somebody with `position` people before; `None` when nobody is being decided, or

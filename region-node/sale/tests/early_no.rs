@@ -66,11 +66,22 @@ fn a_waiting_list_keeps_factor_times_what_can_still_come() {
 
 #[test]
 fn polls_slow_down_from_5_to_30_seconds() {
-    assert_eq!(poll_after_ms(Some(0)), 5_000);
-    assert_eq!(poll_after_ms(Some(10_000)), 10_000);
-    assert_eq!(poll_after_ms(Some(50_000)), 30_000);
-    assert_eq!(poll_after_ms(Some(u64::MAX)), 30_000);
-    assert_eq!(poll_after_ms(None), 30_000);
+    const HOLD_MS: u64 = 600_000;
+    assert_eq!(poll_after_ms(Some(0), HOLD_MS), 5_000);
+    assert_eq!(poll_after_ms(Some(10_000), HOLD_MS), 10_000);
+    assert_eq!(poll_after_ms(Some(50_000), HOLD_MS), 30_000);
+    assert_eq!(poll_after_ms(Some(u64::MAX), HOLD_MS), 30_000);
+    assert_eq!(poll_after_ms(None, HOLD_MS), 30_000);
+}
+
+#[test]
+fn nobodys_hold_ends_between_two_polls() {
+    assert_eq!(poll_after_ms(None, 30_000), 10_000);
+    assert_eq!(poll_after_ms(Some(25_000), 30_000), 7_500);
+    assert_eq!(poll_after_ms(None, 90_000), 30_000);
+    // Not more often than at the head, however short the hold.
+    assert_eq!(poll_after_ms(None, 1_000), 5_000);
+    assert_eq!(poll_after_ms(None, u64::MAX), 30_000);
 }
 
 #[test]
@@ -191,9 +202,11 @@ proptest! {
     }
 
     #[test]
-    fn polls_never_get_more_frequent_further_back(near in 0u64..200_000, more in 0u64..200_000) {
-        prop_assert!(poll_after_ms(Some(near)) <= poll_after_ms(Some(near + more)));
-        prop_assert!((5_000..=30_000).contains(&poll_after_ms(Some(near))));
+    fn polls_never_get_more_frequent_further_back(
+        near in 0u64..200_000, more in 0u64..200_000, hold_ms in 1_000u64..86_400_000
+    ) {
+        prop_assert!(poll_after_ms(Some(near), hold_ms) <= poll_after_ms(Some(near + more), hold_ms));
+        prop_assert!((5_000..=30_000).contains(&poll_after_ms(Some(near), hold_ms)));
     }
 
     /// The count of polls equals a naive one that keeps every time.

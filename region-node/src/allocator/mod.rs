@@ -2,20 +2,21 @@
 //!
 //! One task of the whole region is active, on a connection that holds an advisory lock; the others wait for the lock.
 //! The lock only saves work: what makes two of them safe is the compare-and-set of the cursors under the book's lock.
-//! While a batch is being written, the next one is read from Redis and what is decided is trimmed there. Must never:
-//! keep a decision in memory; after any error everything is read again from SQL.
+//! While a batch is being written, the next one is read from Redis and looked up in SQL, and what is decided is trimmed in
+//! Redis. Must never: keep a decision in memory; after any error everything is read again from SQL.
 
 pub(crate) mod decide;
 pub(crate) mod feed;
 pub(crate) mod house;
 
 use crate::books::{Books, BooksError, backoff};
-use crate::db::allocate::{Batches, CursorMove, Place};
+use crate::db::allocate::{Ahead, Batches, CursorMove, Owned, Place};
 use crate::db::book::Floor as _;
 use crate::db::concerts::{self, ConcertRow};
 use crate::db::{DbError, db_fail_point, to_u64};
 use crate::generations;
 use crate::limits;
+use crate::queue::QueueEntry;
 use feed::Feed;
 use foldhash::HashMap;
 use metrics::{counter, gauge, histogram};
@@ -28,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 pub const BATCH_MAX: usize = 1_000;
 /// A batch that is not full is decided after this long.
 pub const BATCH_WAIT: Duration = Duration::from_millis(50);
+/// So many full batches are trimmed in Redis together: each trim is an fsync there.
+const TRIM_EVERY: usize = 8;
 /// How often definitions, generations, ranges and closings are looked at.
 const HOUSE_EVERY: Duration = Duration::from_secs(1);
 /// How often a standby looks whether the lock is free.
@@ -90,7 +93,7 @@ async fn lead(books: &Books, state: &AllocatorState) -> Result<Led, BooksError> 
     if !locked.map_err(DbError::from)?.get::<_, bool>(0) {
         return Ok(Led::Standby);
     }
-    let batches = Batches::prepare(dedicated).await?;
+    let batches = Batches::prepare(&books.db, dedicated).await?;
     let mut active = Allocator { books, batches, lines: HashMap::default(), waiting_max: limits::WAITING_MAX };
     state.active.store(true, Ordering::Relaxed);
     gauge!("boxoffice_allocator_active").set(1.0);
@@ -111,24 +114,101 @@ pub struct Allocator<'a> {
 struct Line {
     concert: ConcertRow,
     feed: Feed,
+    /// Taken from the feed already.
+    next: Option<Next>,
     /// Nothing to hold: the cursors stop.
     dry: bool,
+    /// The arbiters were told that people wait for what is not here.
+    told: bool,
     /// The last batch was full: go on at once.
     busy: bool,
     /// People who wait beside the queue: as housekeeping counted them, and those who came since.
     waiting: u64,
-    /// Decided and not yet trimmed in Redis.
+    /// Decided and not yet trimmed in Redis, by so many batches.
     to_trim: Vec<CursorMove>,
+    untrimmed: usize,
     /// Halted or unsound: only looked at again by housekeeping.
     resting: bool,
     house_at: Instant,
 }
 
 impl Line {
+    /// What is to be trimmed now.
+    fn take_trims(&mut self) -> Vec<CursorMove> {
+        self.untrimmed = 0;
+        std::mem::take(&mut self.to_trim)
+    }
+
+    /// A batch moved these cursors.
+    fn moved(&mut self, cursors: Vec<CursorMove>) {
+        self.untrimmed += 1;
+        let of = |cursor: &CursorMove| (cursor.shard, cursor.generation);
+        self.to_trim.retain(|earlier| cursors.iter().all(|cursor| of(cursor) != of(earlier)));
+        self.to_trim.extend(cursors);
+    }
+
+    /// Nobody was read who is not decided.
+    fn is_idle(&self) -> bool {
+        self.next.is_none() && self.feed.is_empty()
+    }
+
     /// One that is left alone until then.
     fn resting(concert: ConcertRow, house_at: Instant) -> Self {
         let feed = Feed::new(concert.queue(), &[]);
-        Self { concert, feed, dry: true, busy: false, waiting: 0, to_trim: vec![], resting: true, house_at }
+        Self {
+            concert,
+            feed,
+            next: None,
+            dry: true,
+            told: false,
+            busy: false,
+            waiting: 0,
+            to_trim: vec![],
+            untrimmed: 0,
+            resting: true,
+            house_at,
+        }
+    }
+}
+
+/// Those to decide next.
+struct Next {
+    taken: Vec<QueueEntry>,
+    places: Vec<Place>,
+    /// What they have, if it was looked up.
+    ahead: Option<Ahead>,
+}
+
+impl Next {
+    fn of(taken: Vec<QueueEntry>) -> Self {
+        let places = taken.iter().cloned().map(Place::from).collect();
+        Self { taken, places, ahead: None }
+    }
+
+    /// Reads ahead: those of a batch (at least half of one) are taken and looked up, the feed is refilled.
+    async fn read(
+        books: &Books,
+        batches: &Batches,
+        concert_id: i32,
+        feed: &mut Feed,
+    ) -> Result<Option<Self>, BooksError> {
+        let mut taken = feed.take(BATCH_MAX);
+        let refilled = taken.len() < BATCH_MAX;
+        if refilled {
+            feed.put_back(taken);
+            feed.refill(&books.queue).await?;
+            taken = feed.take(BATCH_MAX);
+        }
+        if taken.len() < BATCH_MAX / 2 {
+            feed.put_back(taken);
+            return Ok(None);
+        }
+        let mut next = Self::of(taken);
+        let refill = async { if refilled { Ok(()) } else { feed.refill(&books.queue).await } };
+        let (ahead, refill) = tokio::join!(batches.look_ahead(concert_id, &next.places), refill);
+        refill?;
+        next.ahead = Some(ahead?);
+        Ok(Some(next))
     }
 }
 
@@ -263,32 +343,38 @@ impl<'a> Allocator<'a> {
         if before_opening {
             return Ok(());
         }
-        if line.feed.is_empty() {
+        if line.is_idle() {
             line.feed.refill(&self.books.queue).await?;
         }
-        let (stock, waiting) = if line.dry || line.feed.is_empty() { self.look(id).await? } else { (true, true) };
+        let (stock, waiting) = if line.dry || line.is_idle() { self.look(id).await? } else { (true, true) };
         if !stock {
             line.dry = true;
-            if !was_dry && (waiting || !line.feed.is_empty()) {
-                self.books.standing.note_dry();
-            }
+            let trims = line.take_trims();
+            trim(self.books, &line.concert, trims).await?;
+            self.tell(line, waiting || !line.is_idle());
             return Ok(());
         }
-        let taken = line.feed.take(BATCH_MAX);
+        let Next { taken, places, ahead } = line.next.take().unwrap_or_else(|| Next::of(line.feed.take(BATCH_MAX)));
         if taken.is_empty() && !waiting {
+            if was_dry {
+                // Tickets came back, and nobody here waits for them: somebody elsewhere may.
+                line.dry = false;
+                self.books.standing.note_urgent();
+            }
+            let trims = line.take_trims();
+            trim(self.books, &line.concert, trims).await?;
             return line.feed.refill(&self.books.queue).await.map_err(Into::into);
         }
         let full = taken.len() >= BATCH_MAX / 2;
-        let places: Vec<Place> = taken.iter().cloned().map(Place::from).collect();
-        let trims = std::mem::take(&mut line.to_trim);
+        let trims = if full && line.untrimmed < TRIM_EVERY { vec![] } else { line.take_trims() };
         let (books, batches, feed) = (self.books, &self.batches, &mut line.feed);
         let began = Instant::now();
         let bound = Bound { waiting: line.waiting, most: self.waiting_max };
-        let transaction = transact(books, batches, &line.concert, &places, bound, &mut line.to_trim);
+        let transaction = transact(books, batches, &line.concert, &places, ahead.as_ref(), bound);
         // Reading ahead and trimming go on while PostgreSQL works.
-        let (done, refilled, trimmed) =
-            tokio::join!(transaction, feed.refill(&books.queue), trim(books, &line.concert, trims));
-        let (batch, undecided) = match done {
+        let (done, next, trimmed) =
+            tokio::join!(transaction, Next::read(books, batches, id, feed), trim(books, &line.concert, trims));
+        let (batch, wrote) = match done {
             Ok(done) => done,
             Err(error) => {
                 // Best effort: a broken connection rolls back by itself.
@@ -297,23 +383,39 @@ impl<'a> Allocator<'a> {
                 return Err(error.into());
             }
         };
-        refilled?;
+        let mut next = next?;
         trimmed?;
+        let undecided = wrote.undecided;
+        line.moved(wrote.cursors);
+        if let (Some(ahead), Some(book)) = (next.as_mut().and_then(|next| next.ahead.as_mut()), wrote.whole_book) {
+            ahead.follow(book, wrote.rows);
+        }
         histogram!("boxoffice_allocator_batch_seconds").record(began.elapsed());
         counter!("boxoffice_allocator_decided_total").increment(batch.decided as u64);
-        let keep = taken.len() - undecided;
-        line.feed.put_back(taken.into_iter().skip(keep).collect());
+        if undecided > 0 {
+            // In front of those who were read after them.
+            line.feed.put_back(next.take().map_or_else(Vec::new, |next| next.taken));
+            line.feed.put_back(taken.into_iter().skip(places.len() - undecided).collect());
+        }
+        line.next = next;
         line.waiting += batch.waits as u64;
         line.dry = batch.dry;
-        if batch.dry && (undecided > 0 || !line.feed.is_empty()) {
-            self.books.standing.note_dry();
-        }
+        line.told = false;
+        self.tell(line, batch.waits > 0 || (batch.dry && !line.is_idle()));
         line.busy = (full || batch.decided >= BATCH_MAX / 2) && !batch.dry;
         if batch.stale {
             line.house_at = Instant::now();
             line.busy = true;
         }
         Ok(())
+    }
+
+    /// Tells the arbiters once that people wait here in vain, until it changes.
+    fn tell(&self, line: &mut Line, in_vain: bool) {
+        if in_vain && !line.told {
+            self.books.standing.note_urgent();
+        }
+        line.told = in_vain;
     }
 
     /// Whether there is something to hold, and whether anybody waits in SQL.
@@ -337,21 +439,39 @@ struct Bound {
     most: u64,
 }
 
-/// One transaction. Returns what it did and how many of `places` stay in the queue, counted from the end.
+/// What one transaction leaves to its caller.
+#[derive(Default)]
+struct Wrote {
+    /// How many of the places stay in the queue, counted from the end.
+    undecided: usize,
+    /// To be trimmed in Redis.
+    cursors: Vec<CursorMove>,
+    /// Its book number, if it is known exactly what it wrote: then these rows.
+    whole_book: Option<i64>,
+    rows: Vec<Owned>,
+}
+
+impl Wrote {
+    fn nothing(undecided: usize) -> Self {
+        Self { undecided, ..Self::default() }
+    }
+}
+
+/// One transaction.
 async fn transact(
     books: &Books,
     batches: &Batches,
     concert: &ConcertRow,
     places: &[Place],
+    ahead: Option<&Ahead>,
     bound: Bound,
-    to_trim: &mut Vec<CursorMove>,
-) -> Result<(Batch, usize), DbError> {
+) -> Result<(Batch, Wrote), DbError> {
     let id = concert.concert_id;
-    let mut ground = batches.open(id, books.of(id), places, BATCH_MAX as i64).await?;
+    let mut ground = batches.open(id, books.of(id), places, ahead, BATCH_MAX as i64).await?;
     let stale = ground.version != concert.version;
     if stale || ground.over {
         batches.roll_back().await?;
-        return Ok((Batch { stale, dry: ground.over, ..Batch::default() }, places.len()));
+        return Ok((Batch { stale, dry: ground.over, ..Batch::default() }, Wrote::nothing(places.len())));
     }
     let mut all = std::mem::take(&mut ground.waiting);
     let waited = all.len();
@@ -366,13 +486,14 @@ async fn transact(
     let batch = Batch { decided: outcome.taken, dry: outcome.dry, stale: false, waits: decided.waits.len() };
     if decided.is_empty() {
         batches.roll_back().await?;
-        return Ok((batch, places.len() - from_queue));
+        return Ok((batch, Wrote::nothing(places.len() - from_queue)));
     }
-    batches.commit(id, ground.locked, &all, &decided).await?;
+    let whole = batches.commit(id, &ground, &all, &decided).await?;
     books.note_book(id, to_u64(ground.locked.book));
     db_fail_point!("allocator.after_note");
-    to_trim.extend_from_slice(&decided.cursors);
-    Ok((batch, places.len() - from_queue))
+    let whole_book = whole.then_some(ground.locked.book);
+    let (rows, undecided) = (decided.owned(&all), places.len() - from_queue);
+    Ok((batch, Wrote { undecided, cursors: decided.cursors, whole_book, rows }))
 }
 
 /// Lets go in Redis of what is decided in SQL.

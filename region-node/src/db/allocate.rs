@@ -1,18 +1,23 @@
 //! The allocator's transaction: one batch of places, decided and written.
 //!
-//! Three round trips: lock the book and read what the decisions stand on; write; commit. Statements within a round trip
-//! are pipelined. Every check that could refuse is made before the commit is sent, so a commit that is confirmed is
+//! Lock the book and read what the decisions stand on; write; commit. Statements that do not need each other's answers are
+//! pipelined. Holds go in by `COPY`; where a row of somebody else is in the way, back to the savepoint before them and in
+//! again by `INSERT … ON CONFLICT`, which costs twice as much and says who is missing. Every check that could refuse is made before the commit is sent, so a commit that is confirmed is
 //! whole, and one that is not confirmed is looked up again from the cursors.
 //!
 //! Must never: move a cursor past a place that got neither a row, a waiting row nor a range; hold more than `quota` has;
 //! hold anything for a place that somebody else (cancel, void) decided first.
 
+mod ahead;
+mod rows;
 mod statements;
+mod write;
 
-use self::statements::Statements;
+pub use self::ahead::Ahead;
+use self::statements::{AheadStatements, Statements};
 use super::book::{self, Known, Locked};
 use super::snapshot::{self, Generation, RejectedRange, TierStock};
-use super::{DbError, db_fail_point, to_i64, to_u64};
+use super::{DbError, db_fail_point, to_u64};
 use crate::queue::QueueEntry;
 use futures::try_join;
 use region_api::{Entry, IdentityHash, TierNo, UserHash};
@@ -136,6 +141,17 @@ impl Decided {
     pub fn is_empty(&self) -> bool {
         self.cursors.is_empty() && self.done_waiting.is_empty()
     }
+
+    /// The rows that stand for their owners from now on, aliases not among them.
+    pub(crate) fn owned(&self, places: &[Place]) -> Vec<Owned> {
+        let row = |n: usize, active| {
+            let Place { user, entry, request_id, .. } = places[n];
+            Owned { user, entry, active, sold: 0, request_id }
+        };
+        let rejected = self.others.iter().filter(|other| !matches!(other.becomes, Becomes::AliasOf(_)));
+        let rejected = rejected.map(|other| row(other.place, false));
+        self.holds.iter().map(|hold| row(hold.place, true)).chain(rejected).collect()
+    }
 }
 
 /// A row that a user of the batch has already.
@@ -162,6 +178,8 @@ pub struct Ground {
     pub version: u64,
     /// The sale is over: nothing is held any more.
     pub over: bool,
+    /// The transaction's time by the database's clock, microseconds since 2000.
+    pub now_us: i64,
     /// Stock by tier.
     pub stock: Vec<TierStock>,
     /// Cursors.
@@ -176,10 +194,23 @@ pub struct Ground {
     pub waiting: Vec<Place>,
 }
 
-/// The allocator's connection with its prepared statements.
+impl Ground {
+    /// Takes in what [`Batches::look_up`] found.
+    fn add(&mut self, (owned, identities): (Vec<Row>, Vec<Row>)) -> Result<(), DbError> {
+        for row in &owned {
+            self.owned.push(owned_row(row)?);
+        }
+        self.identities.extend(identities.iter().map(identity_row));
+        Ok(())
+    }
+}
+
+/// The allocator's connection with its prepared statements, and a second one that looks ahead.
 pub struct Batches {
     dedicated: super::Dedicated,
     statements: Statements,
+    ahead: super::Dedicated,
+    ahead_statements: AheadStatements,
 }
 
 type Parameter<'a> = &'a (dyn ToSql + Sync);
@@ -187,42 +218,58 @@ type Parameter<'a> = &'a (dyn ToSql + Sync);
 impl Batches {
     /// On a connection of its own.
     pub async fn connect(db: &super::Db) -> Result<Self, DbError> {
-        Self::prepare(db.dedicated("region-node allocator").await?).await
+        Self::prepare(db, db.dedicated("region-node allocator").await?).await
     }
 
-    /// Prepares everything on a connection of its own.
-    pub(crate) async fn prepare(dedicated: super::Dedicated) -> Result<Self, DbError> {
+    /// Prepares everything on a connection of its own, and on another of the same server.
+    pub(crate) async fn prepare(db: &super::Db, dedicated: super::Dedicated) -> Result<Self, DbError> {
+        let ahead = db.dedicated("region-node allocator, ahead").await?;
+        let server = "SELECT pg_postmaster_start_time()::text || system_identifier FROM pg_control_system()";
+        let (here, there) = try_join!(dedicated.client.query_one(server, &[]), ahead.client.query_one(server, &[]))?;
+        if here.get::<_, String>(0) != there.get::<_, String>(0) {
+            return Err(DbError::Raced);
+        }
         let statements = Statements::prepare(&dedicated.client).await?;
-        Ok(Self { dedicated, statements })
+        let ahead_statements = AheadStatements::prepare(&ahead.client).await?;
+        Ok(Self { dedicated, statements, ahead, ahead_statements })
     }
 
-    /// Opens the transaction, locks the book and reads what decisions about `places` stand on; also up to `waiting_most`
-    /// people from `waiting` who may be served now. After an error or to give up: [`Batches::roll_back`].
+    /// Looks up what the users of these places have, outside of any transaction: for [`Batches::open`] later.
+    pub async fn look_ahead(&self, concert_id: i32, places: &[Place]) -> Result<Ahead, DbError> {
+        let (client, s) = (&self.ahead.client, &self.ahead_statements);
+        let users = users_of(places);
+        let (by_concert, by_users): ([Parameter<'_>; 1], [Parameter<'_>; 2]) = ([&concert_id], [&concert_id, &users]);
+        // In this order on the wire, each with a snapshot of its own: the rows are those of this book number or later.
+        let (book, owned) = try_join!(client.query_opt(&s.book, &by_concert), client.query(&s.owned, &by_users))?;
+        let book = book.ok_or(DbError::NoConcert)?.get(0);
+        Ok(Ahead::new(book, places, owned.iter().map(owned_row).collect::<Result<_, _>>()?))
+    }
+
+    /// Opens the transaction, locks the book and reads what decisions about `places` stand on (of their users only what
+    /// `ahead` cannot tell); also up to `waiting_most` people from `waiting` who may be served now. After an error or to
+    /// give up: [`Batches::roll_back`].
     pub async fn open(
         &self,
         concert_id: i32,
         known: Known,
         places: &[Place],
+        ahead: Option<&Ahead>,
         waiting_most: i64,
     ) -> Result<Ground, DbError> {
         let (client, s) = (&self.dedicated.client, &self.statements);
         let id: Parameter<'_> = &concert_id;
         let by_concert = [id];
-        let users = users_of(places);
-        let identities = identities_of(places);
-        let (users, waiting): ([Parameter<'_>; 2], [Parameter<'_>; 2]) = ([id, &users], [id, &waiting_most]);
-        let ids: [Parameter<'_>; 2] = [id, &identities];
+        let waiting: [Parameter<'_>; 2] = [id, &waiting_most];
         db_fail_point!("allocator.before_open");
         // In this order on the wire: whatever is read after the lock is not changed by anybody else who moves counters.
-        let ((), lock, concert, stock, generations, ranges, owned, identities, waiting) = try_join!(
+        let ((), lock, concert, stock, generations, ranges, looked, waiting) = try_join!(
             client.batch_execute("BEGIN"),
             client.query_opt(&s.lock, &by_concert),
             client.query_opt(&s.concert, &by_concert),
             client.query(&s.stock, &by_concert),
             client.query(&s.generations, &by_concert),
             client.query(&s.ranges, &by_concert),
-            client.query(&s.owned, &users),
-            client.query(&s.identities, &ids),
+            async { if ahead.is_some() { Ok(Default::default()) } else { self.look_up(concert_id, places).await } },
             client.query(&s.waiting, &waiting),
         )?;
         let (lock, concert) = (lock.ok_or(DbError::NoConcert)?, concert.ok_or(DbError::NoConcert)?);
@@ -230,47 +277,71 @@ impl Batches {
             locked: book::check(concert_id, &lock, known)?,
             version: to_u64(concert.get(0)),
             over: concert.get(1),
+            now_us: concert.get(2),
             stock: stock.iter().map(snapshot::stock_row).collect(),
             generations: generations.iter().map(snapshot::generation_row).collect(),
             ranges: ranges.iter().map(snapshot::range_row).collect::<Result<_, _>>()?,
-            owned: owned.iter().map(owned_row).collect::<Result<_, _>>()?,
-            identities: identities.iter().map(identity_row).collect(),
+            owned: Vec::new(),
+            identities: Vec::new(),
             waiting: waiting.iter().map(waiting_row).collect::<Result<_, _>>()?,
         };
-        if !ground.waiting.is_empty() {
-            let users = users_of(&ground.waiting);
-            let identities = identities_of(&ground.waiting);
-            let (users, ids): ([Parameter<'_>; 2], [Parameter<'_>; 2]) = ([id, &users], [id, &identities]);
-            let (owned, identities) = try_join!(client.query(&s.owned, &users), client.query(&s.identities, &ids))?;
-            for row in &owned {
-                ground.owned.push(owned_row(row)?);
+        let looked = match ahead.map(|ahead| ahead.serves(ground.locked.book, places)) {
+            Some(Some(owned)) => {
+                ground.owned.extend_from_slice(owned);
+                Default::default()
             }
-            ground.identities.extend(identities.iter().map(identity_row));
+            Some(None) => self.look_up(concert_id, places).await?,
+            None => looked,
+        };
+        ground.add(looked)?;
+        if !ground.waiting.is_empty() {
+            ground.add(self.look_up(concert_id, &ground.waiting).await?)?;
         }
         db_fail_point!("allocator.after_open");
         Ok(ground)
     }
 
-    /// Writes what was decided and commits. `Raced`: somebody else moved a cursor; nothing was stored.
+    /// What these places' users and identities have.
+    async fn look_up(&self, concert_id: i32, places: &[Place]) -> Result<(Vec<Row>, Vec<Row>), tokio_postgres::Error> {
+        let (client, s) = (&self.dedicated.client, &self.statements);
+        let (users, identities) = (users_of(places), identities_of(places));
+        let (by_users, ids): ([Parameter<'_>; 2], [Parameter<'_>; 2]) =
+            ([&concert_id, &users], [&concert_id, &identities]);
+        let identities =
+            async { if identities.is_empty() { Ok(Vec::new()) } else { client.query(&s.identities, &ids).await } };
+        try_join!(client.query(&s.owned, &by_users), identities)
+    }
+
+    /// Writes what was decided and commits. `Raced`: somebody else moved a cursor; nothing was stored. Returns whether
+    /// everything was written as decided: `false` where a row of somebody else was in the way of a hold.
     pub async fn commit(
         &self,
         concert_id: i32,
-        locked: Locked,
+        ground: &Ground,
         places: &[Place],
         decided: &Decided,
-    ) -> Result<(), DbError> {
-        let s = &self.statements;
-        let (cursors, holds) = try_join!(
+    ) -> Result<bool, DbError> {
+        let (s, book) = (&self.statements, ground.locked.book);
+        let (cursors, rows) = try_join!(
             self.write_cursors(concert_id, &decided.cursors),
-            self.write_holds(concert_id, locked.book, places, &decided.holds),
+            self.book_holds(concert_id, ground, places, &decided.holds),
         )?;
         if cursors != decided.cursors.len() as u64 {
             return Err(DbError::Raced);
         }
-        db_fail_point!("allocator.after_holds");
-        if holds != decided.holds.len() {
-            self.write_missing(concert_id, places, &decided.holds).await?;
+        db_fail_point!("allocator.after_booked");
+        let whole = match rows {
+            Some(rows) => self.copy_holds(rows).await?,
+            None => true,
+        };
+        if !whole {
+            self.dedicated.client.batch_execute("ROLLBACK TO SAVEPOINT held").await?;
+            let holds = self.write_holds(concert_id, book, places, &decided.holds).await?;
+            if holds != decided.holds.len() {
+                self.write_missing(concert_id, places, &decided.holds).await?;
+            }
         }
+        db_fail_point!("allocator.after_holds");
         let (client, id): (_, Parameter<'_>) = (&self.dedicated.client, &concert_id);
         let done: Vec<i64> = decided.done_waiting.iter().map(|entry| entry.to_i64()).collect();
         let settled: (Vec<i64>, Vec<Uuid>) =
@@ -292,147 +363,12 @@ impl Batches {
         db_fail_point!("allocator.before_commit");
         client.batch_execute("COMMIT").await?;
         db_fail_point!("allocator.after_commit");
-        Ok(())
+        Ok(whole)
     }
 
     /// Gives up the open transaction.
     pub async fn roll_back(&self) -> Result<(), DbError> {
         Ok(self.dedicated.client.batch_execute("ROLLBACK").await?)
-    }
-
-    async fn write_cursors(&self, concert_id: i32, cursors: &[CursorMove]) -> Result<u64, DbError> {
-        if cursors.is_empty() {
-            return Ok(0);
-        }
-        let small = |number: u16| i16::try_from(number).unwrap_or(i16::MAX);
-        let shards: Vec<i16> = cursors.iter().map(|c| small(c.shard)).collect();
-        let generations: Vec<i16> = cursors.iter().map(|c| small(c.generation)).collect();
-        let from: Vec<i64> = cursors.iter().map(|c| to_i64(c.from_seq)).collect();
-        let to: Vec<i64> = cursors.iter().map(|c| to_i64(c.to_seq)).collect();
-        let tails: Vec<i64> = cursors.iter().map(|c| to_i64(c.tail_seq)).collect();
-        let values: [Parameter<'_>; 6] = [&concert_id, &shards, &generations, &from, &to, &tails];
-        Ok(self.dedicated.client.execute(&self.statements.cursors, &values).await?)
-    }
-
-    async fn write_holds(&self, concert_id: i32, book: i64, all: &[Place], holds: &[Hold]) -> Result<usize, DbError> {
-        if holds.is_empty() {
-            return Ok(0);
-        }
-        let columns = Columns::of(all, holds.iter().map(|hold| hold.place));
-        let tiers: Vec<i16> = holds.iter().map(|hold| hold.tier.into()).collect();
-        let quantities: Vec<i16> = holds.iter().map(|hold| hold.quantity as i16).collect();
-        let amounts: Vec<i64> = holds.iter().map(|hold| hold.amount).collect();
-        let hold_ms: Vec<i64> = holds.iter().map(|hold| hold.hold_ms).collect();
-        let values: [Parameter<'_>; 11] = [
-            &concert_id,
-            &book,
-            &columns.entries,
-            &columns.users,
-            &columns.requests,
-            &columns.identities,
-            &columns.arrivals,
-            &tiers,
-            &quantities,
-            &amounts,
-            &hold_ms,
-        ];
-        let row = self.dedicated.client.query_one(&self.statements.holds, &values).await?;
-        Ok(row.get::<_, i64>(0) as usize)
-    }
-
-    /// Some holds met a row that appeared after `open`: whoever has no row now becomes an alias of what was in the way.
-    async fn write_missing(&self, concert_id: i32, places: &[Place], holds: &[Hold]) -> Result<(), DbError> {
-        let columns = Columns::of(places, holds.iter().map(|hold| hold.place));
-        let values: [Parameter<'_>; 4] = [&concert_id, &columns.entries, &columns.users, &columns.requests];
-        let missing = self.dedicated.client.query(&self.statements.missing, &values).await?;
-        let mut aliases = Vec::with_capacity(missing.len());
-        for row in missing {
-            let place = holds[row.get::<_, i64>(0) as usize - 1].place;
-            let other = row.get::<_, Option<i64>>(1).and_then(Entry::from_i64).ok_or(DbError::Raced)?;
-            aliases.push(Other { place, becomes: Becomes::AliasOf(other) });
-        }
-        self.write_others(concert_id, places, &aliases).await
-    }
-
-    async fn write_others(&self, concert_id: i32, places: &[Place], others: &[Other]) -> Result<(), DbError> {
-        if others.is_empty() {
-            return Ok(());
-        }
-        let columns = Columns::of(places, others.iter().map(|other| other.place));
-        let quantities: Vec<i16> = others.iter().map(|other| places[other.place].quantity as i16).collect();
-        let (mut states, mut reasons, mut aliases) = (Vec::new(), Vec::new(), Vec::new());
-        for other in others {
-            let (state, reason, alias) = match other.becomes {
-                Becomes::RejectedLimit => ("rejected", Some("limit"), None),
-                Becomes::RejectedSoldOut => ("rejected", Some("sold_out"), None),
-                Becomes::AliasOf(entry) => ("alias", None, Some(entry.to_i64())),
-            };
-            states.push(state);
-            reasons.push(reason);
-            aliases.push(alias);
-        }
-        let values: [Parameter<'_>; 10] = [
-            &concert_id,
-            &columns.entries,
-            &columns.users,
-            &columns.requests,
-            &columns.identities,
-            &columns.arrivals,
-            &states,
-            &reasons,
-            &quantities,
-            &aliases,
-        ];
-        self.dedicated.client.execute(&self.statements.others, &values).await?;
-        Ok(())
-    }
-
-    async fn write_waits(&self, concert_id: i32, places: &[Place], waits: &[usize]) -> Result<(), DbError> {
-        if waits.is_empty() {
-            return Ok(());
-        }
-        let columns = Columns::of(places, waits.iter().copied());
-        let waiting = || waits.iter().map(|&n| &places[n]);
-        let needs: Vec<i16> = waiting().map(|place| place.need() as i16).collect();
-        let quantities: Vec<i16> = waiting().map(|place| place.quantity as i16).collect();
-        let any: Vec<bool> = waiting().map(|place| place.any_quantity).collect();
-        let tiers: Vec<String> = waiting().map(|place| array_text(&place.tiers)).collect();
-        let values: [Parameter<'_>; 10] = [
-            &concert_id,
-            &columns.entries,
-            &needs,
-            &columns.arrivals,
-            &columns.users,
-            &columns.requests,
-            &columns.identities,
-            &quantities,
-            &any,
-            &tiers,
-        ];
-        self.dedicated.client.execute(&self.statements.waits, &values).await?;
-        Ok(())
-    }
-}
-
-/// What every kind of row has, as columns.
-struct Columns {
-    entries: Vec<i64>,
-    users: Vec<Uuid>,
-    requests: Vec<Option<Uuid>>,
-    identities: Vec<Option<Uuid>>,
-    arrivals: Vec<i64>,
-}
-
-impl Columns {
-    fn of(places: &[Place], which: impl Iterator<Item = usize> + Clone) -> Self {
-        let picked = || which.clone().map(|n| &places[n]);
-        Self {
-            entries: picked().map(|place| place.entry.to_i64()).collect(),
-            users: picked().map(|place| place.user.to_uuid()).collect(),
-            requests: picked().map(|place| place.request_id).collect(),
-            identities: picked().map(|place| place.identity.map(IdentityHash::to_uuid)).collect(),
-            arrivals: picked().map(|place| to_i64(place.arrival_ms)).collect(),
-        }
     }
 }
 
@@ -448,12 +384,6 @@ fn identities_of(places: &[Place]) -> Vec<Uuid> {
     identities.sort_unstable();
     identities.dedup();
     identities
-}
-
-/// `{0,3}`: arrays of arrays must be rectangular, texts need not.
-fn array_text(tiers: &[TierNo]) -> String {
-    let numbers: Vec<String> = tiers.iter().map(TierNo::to_string).collect();
-    format!("{{{}}}", numbers.join(","))
 }
 
 fn entry_of(number: i64) -> Result<Entry, DbError> {

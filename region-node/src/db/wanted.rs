@@ -12,6 +12,8 @@ pub struct Wanted {
     pub tickets: u64,
     /// The fewest that one of them would take.
     pub least: u64,
+    /// When the first of them came, by the queue's clock.
+    pub first_ms: u64,
     /// The fewest that each of the first ones would take, by arrival, at most as many as asked for.
     pub head: Vec<u64>,
 }
@@ -21,9 +23,9 @@ pub async fn waiting(db: &Db, concert_id: i32, head: u32) -> Result<Vec<Wanted>,
     let client = db.client().await?;
     let statement = client
         .prepare_cached(
-            "WITH w AS (SELECT tiers, need, quantity, row_number() OVER (PARTITION BY tiers ORDER BY arrival_ms, entry) n
+            "WITH w AS (SELECT tiers, need, quantity, arrival_ms, row_number() OVER (PARTITION BY tiers ORDER BY arrival_ms, entry) n
                         FROM waiting WHERE concert_id = $1 AND tier = tiers[1])
-             SELECT tiers, sum(quantity), min(need)::bigint,
+             SELECT tiers, sum(quantity), min(need)::bigint, min(arrival_ms),
                     coalesce(array_agg(need::bigint ORDER BY n) FILTER (WHERE n <= $2), '{}')
              FROM w GROUP BY tiers",
         )
@@ -33,7 +35,8 @@ pub async fn waiting(db: &Db, concert_id: i32, head: u32) -> Result<Vec<Wanted>,
         tiers: row.get::<_, Vec<i16>>(0).into_iter().filter_map(|tier| TierNo::try_from(tier).ok()).collect(),
         tickets: to_u64(row.get(1)),
         least: to_u64(row.get(2)),
-        head: row.get::<_, Vec<i64>>(3).into_iter().map(to_u64).collect(),
+        first_ms: to_u64(row.get(3)),
+        head: row.get::<_, Vec<i64>>(4).into_iter().map(to_u64).collect(),
     };
     Ok(rows.iter().map(wanted).collect())
 }

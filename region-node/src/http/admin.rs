@@ -1,17 +1,18 @@
 //! The operators' interface of one region: status, books, drain; of a standalone region also its concerts.
 //!
-//! Every call needs the operator's bearer token, health and metrics included. Changes are written down with who made
-//! them, by the modules that make them.
+//! Every call needs the operator's bearer token, health and metrics included; with the reader's, which an edge has, the
+//! region's state can be looked at and nothing else. Changes are written down with who made them, by the modules that
+//! make them.
 
 use axum::extract::{Query, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use http::{Method, StatusCode};
 use quota_protocol::autonomy::Autonomy;
 use region_api::wire::{
-    AcceptBooks, ArbiterStatus, Concert, ConcertDefinition, ConcertList, ConcertStatus, LedgerCursor, NodeStatus,
-    PoolStatus, QuotaColumns, ShardStatus,
+    AcceptBooks, ArbiterStatus, Concert, ConcertDefinition, ConcertList, ConcertStatus, IntakeStatus, LedgerCursor,
+    NodeStatus, PoolStatus, QuotaColumns, ShardStatus,
 };
 use region_api::{Code, ConcertName, InvalidField, Timestamp};
 use serde::Deserialize;
@@ -51,12 +52,30 @@ impl From<PutError> for Refusal {
     }
 }
 
-/// Lets operators in and nobody else; names every request and logs what failed, as the public door does.
+/// What a reader may have: how the region is, not what stands in its books.
+const FOR_READERS: [&str; 4] = ["/v1/status", "/metrics", "/healthz", "/readyz"];
+
+/// Whether these credentials open this route.
+fn let_in(app: &App, request: &Request) -> Result<(), Refusal> {
+    let refused = match pay::credentials(request.headers(), &[&app.operator_token]) {
+        Ok(()) => return Ok(()),
+        Err(refused) => refused,
+    };
+    let Some(reader) = &app.reader_token else { return Err(refused) };
+    pay::credentials(request.headers(), &[reader])?;
+    let looks = matches!(*request.method(), Method::GET | Method::HEAD);
+    if looks && FOR_READERS.contains(&request.uri().path()) {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::Forbidden, "these credentials are for looking at the region's state only"))
+}
+
+/// Lets in who may come in and nobody else; names every request and logs what failed, as the public door does.
 pub(crate) async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let request_id = app.gate.request_id(request.headers());
     let path = request.uri().path().to_owned();
     request.headers_mut().insert(REQUEST_ID, request_id.clone());
-    let mut response = match pay::credentials(request.headers(), &[&app.operator_token]) {
+    let mut response = match let_in(&app, &request) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
     };
@@ -211,10 +230,21 @@ pub(crate) async fn status(State(app): State<Arc<App>>) -> Result<Response, Refu
             identity: Some(app.identity),
             last_arbiter_contact: own.as_ref().and_then(|own| own.last_contact_ms).map(Timestamp::from_ms),
             arbiter: arbiter(&app, own.as_ref()),
+            intake: intake(&app),
             concerts,
             as_of: Timestamp::from_ms(app.catalog.now_ms()),
         },
     ))
+}
+
+/// What the region can take.
+fn intake(app: &App) -> IntakeStatus {
+    IntakeStatus {
+        queue: app.catalog.waiting(),
+        queue_max: app.config.intake.queue_max,
+        capacity_per_s: app.config.intake.capacity_per_s,
+        refused: app.refused_joins.load(Ordering::Relaxed),
+    }
 }
 
 /// How a region stands with its arbiters.

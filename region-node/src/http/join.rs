@@ -31,7 +31,12 @@ where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<axum::BoxError>,
 {
-    answer(app, concert, parts, request_id, body).await.unwrap_or_else(Refusal::into_response)
+    answer(app, concert, parts, request_id, body).await.unwrap_or_else(|refusal| {
+        if refusal.code() == Code::Overloaded {
+            app.refused_joins.fetch_add(1, Ordering::Relaxed);
+        }
+        refusal.into_response()
+    })
 }
 
 async fn answer<B>(
@@ -71,6 +76,10 @@ where
     let need = if asked.any_quantity { 1 } else { u64::from(asked.quantity) };
     if view.sold_out(&item.tiers, need) {
         let refusal = Refusal::new(Code::SoldOut, "nothing that you asked for is left, anywhere");
+        return earlier(app, &view, user, &asked, refusal).await;
+    }
+    if app.catalog.waiting() >= app.config.intake.queue_max {
+        let refusal = Refusal::overloaded("the region's queue is full");
         return earlier(app, &view, user, &asked, refusal).await;
     }
     let joined = put(app, &view, item).await?;
@@ -222,7 +231,7 @@ fn write(
         status: now,
         position: ahead.map(|ahead| ahead + 1),
         estimated_wait_ms: ahead.and_then(|ahead| view.wait_ms(ahead)),
-        poll_after_ms: standing::poll_after_ms(now, ahead),
+        poll_after_ms: standing::poll_after_ms(view, now, ahead),
         region: app.config.region.clone(),
         url,
     };

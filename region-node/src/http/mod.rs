@@ -21,6 +21,7 @@ mod segment;
 mod serve;
 mod session;
 mod standing;
+mod wishes;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -76,6 +77,7 @@ pub fn admin_router(app: Arc<App>) -> Router {
         .route("/v1/concerts/{concert}/close", post(admin::close))
         .route("/v1/concerts/{concert}/accept-books", post(admin::accept_books))
         .route("/v1/ledger", get(admin::ledger))
+        .route("/v1/queue", get(wishes::wishes))
         .route("/v1/drain", post(admin::drain))
         .route("/v1/resume", post(admin::resume))
         .route("/metrics", get(admin::measured))

@@ -94,10 +94,10 @@ fn judge(view: &View, id: &ReservationId, found: Arc<Found>) -> Standing {
 }
 
 /// When to ask again; `None` in a final state.
-pub(crate) fn poll_after_ms(status: Status, ahead: Option<u64>) -> Option<u64> {
+pub(crate) fn poll_after_ms(view: &View, status: Status, ahead: Option<u64>) -> Option<u64> {
     match status {
-        Status::Queued => Some(pace::poll_after_ms(ahead)),
-        Status::Held => Some(pace::poll_after_ms(Some(0))),
+        Status::Queued => Some(pace::poll_after_ms(ahead, view.hold_ms())),
+        Status::Held => Some(pace::poll_after_ms(Some(0), view.hold_ms())),
         _ => None,
     }
 }
@@ -114,7 +114,7 @@ pub(crate) fn show(view: &View, id: &ReservationId, text: String, standing: &Sta
         position: ahead.map(|ahead| ahead + 1),
         estimated_wait_ms: ahead.and_then(|ahead| view.wait_ms(ahead)),
         chance: ahead.map(|ahead| view.chance(id, ahead)),
-        poll_after_ms: poll_after_ms(now, ahead),
+        poll_after_ms: poll_after_ms(view, now, ahead),
         tier: None,
         quantity: u16::from(id.quantity),
         amount: None,

@@ -20,7 +20,7 @@ pub use webhook::WebhookError;
 
 use crate::db::book::Floor;
 use crate::db::payments::Rechecks;
-use crate::db::payments::settle::{self, Settled, Tail, Told};
+use crate::db::payments::settle::{self, Settled, Spare, Tail, Told};
 use crate::db::{Db, DbError};
 use futures::future::BoxFuture;
 use provider::Provider;
@@ -36,6 +36,8 @@ use zeroize::Zeroizing;
 pub trait Surroundings: Floor + Send + Sync {
     /// Tells the witnesses of a concert's book number, after the commit.
     fn note_book<'a>(&'a self, concert_id: i32, book: i64) -> BoxFuture<'a, ()>;
+    /// Whether new holds may be made: a payment that comes after its hold has ended needs another one.
+    fn may_hold(&self) -> bool;
     /// Where the concert's queue ends, in each shard.
     fn tails<'a>(&'a self, concert_id: i32) -> BoxFuture<'a, Result<Vec<Tail>, String>>;
 }
@@ -117,11 +119,15 @@ impl Payments {
     async fn settle(&self, told: Told<'_>) -> Result<Settled, SettleError> {
         let inner = &*self.0;
         let provider = inner.provider.name();
-        let mut settled = settle::settle(&inner.db, told, None, &*inner.around, provider).await?;
+        let mut settled = settle::settle(&inner.db, told, Spare::Unasked, &*inner.around, provider).await?;
         if let Settled::NeedsBook { concert_id } = settled {
-            let tails = inner.around.tails(concert_id).await.map_err(SettleError::Queue)?;
+            let may_hold = inner.around.may_hold();
+            // Only asked where it matters: Redis may be away.
+            let tails =
+                if may_hold { inner.around.tails(concert_id).await.map_err(SettleError::Queue)? } else { Vec::new() };
+            let spare = if may_hold { Spare::After(&tails) } else { Spare::NoneNow };
             fail::fail_point!("payments.settle.before_book");
-            settled = settle::settle(&inner.db, told, Some(&tails), &*inner.around, provider).await?;
+            settled = settle::settle(&inner.db, told, spare, &*inner.around, provider).await?;
         }
         fail::fail_point!("payments.settle.after_commit");
         if let Settled::Done { deed, concert_id, book, entry } = settled {

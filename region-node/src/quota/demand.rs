@@ -1,4 +1,5 @@
-//! What people in this region want of each pool, for the report: tickets queued, the quantities at the head, the rate.
+//! What people in this region want of each pool, for the report: tickets queued, the quantities at the head, for how long
+//! the first has waited, the rate.
 //!
 //! Measured with every report from what is in Redis and in `waiting`: the first entries of each shard one by one, the
 //! rest estimated from them. While a queue stands still (nothing to hold) a little more of it is looked at each time, so
@@ -56,9 +57,15 @@ struct Part {
     tickets: f64,
     head: Vec<u64>,
     least: Option<u64>,
+    /// When the first of them came, by the queue's clock.
+    first_ms: Option<u64>,
 }
 
 impl Part {
+    fn note_arrival(&mut self, arrival_ms: u64) {
+        self.first_ms = Some(self.first_ms.map_or(arrival_ms, |first_ms| first_ms.min(arrival_ms)));
+    }
+
     fn note_least(&mut self, least: u64) {
         self.least = Some(self.least.map_or(least, |known| known.min(least)));
     }
@@ -98,8 +105,9 @@ impl Demands {
                 let queued = part.tickets.round() as u64;
                 let held_in = own.stored.rows.get(&pool).map_or(0, |row| row.counters.held_in.get());
                 let rate_per_min = self.rate(pool, held_in + queued);
+                let waited_ms = part.first_ms.map_or(0, |first_ms| catalog.now_ms().saturating_sub(first_ms));
                 let head_quantities = part.head_quantities().into_iter().map(tickets).collect();
-                all.insert(pool, Demand { queued: tickets(queued), head_quantities, rate_per_min });
+                all.insert(pool, Demand { queued: tickets(queued), head_quantities, waited_ms, rate_per_min });
             }
         }
         Ok(all)
@@ -130,6 +138,7 @@ impl Demands {
             let Some(part) = counts_for(&wanted.tiers).and_then(|tier| parts.get_mut(&tier)) else { continue };
             part.tickets += wanted.tickets as f64;
             part.note_least(wanted.least);
+            part.note_arrival(wanted.first_ms);
             part.head.extend(wanted.head);
         }
         let generations = crate::db::generations::load(&books.db, view.concert_id()).await?;
@@ -155,6 +164,7 @@ impl Demands {
                 part.tickets += f64::from(entry.item.quantity) * each;
                 let need = need(&entry);
                 part.note_least(need);
+                part.note_arrival(entry.arrival_ms);
                 heads.push((entry.arrival_ms, tier, need));
             }
         }
@@ -240,7 +250,7 @@ mod tests {
 
     #[test]
     fn the_smallest_quantity_is_always_at_the_head() {
-        let part = |head: &[u64], least| Part { tickets: 0.0, head: head.to_vec(), least };
+        let part = |head: &[u64], least| Part { head: head.to_vec(), least, ..Part::default() };
         assert_eq!(part(&[4, 2], Some(2)).head_quantities(), [4, 2]);
         assert_eq!(part(&[4, 2], Some(1)).head_quantities(), [4, 2, 1]);
         let full = part(&[4; 40], Some(1)).head_quantities();

@@ -16,8 +16,8 @@ pub(super) const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
 pub(super) const HEARTBEAT_MAX: Duration = Duration::from_secs(5);
 /// Between two reports, also when there is news every time.
 pub(super) const GAP_MIN: Duration = Duration::from_millis(10);
-/// Between two reports that the region ran dry: each ends the long poll of the one before.
-pub(super) const DRY_GAP: Duration = Duration::from_millis(50);
+/// Between two reports that could not wait for the heartbeat: each ends the long poll of the one before.
+pub(super) const URGENT_GAP: Duration = Duration::from_millis(50);
 /// The last contact is written down this often: precise enough for half an hour, one small write.
 pub(super) const CONTACT_EVERY: Duration = Duration::from_secs(2);
 /// What is left elsewhere is written down this often when nothing changed: well within what counts as fresh.

@@ -32,7 +32,7 @@ mod tests {
         Demand {
             queued: Tickets::from_u32(queued),
             head_quantities: head.iter().map(|quantity| Tickets::from_u32(*quantity)).collect(),
-            rate_per_min: Tickets::ZERO,
+            ..Demand::default()
         }
     }
 

@@ -22,7 +22,7 @@ pub struct Standing {
     /// The database's clock when this node first read it, milliseconds since 1970.
     started_ms: AtomicU64,
     link: Mutex<Link>,
-    dry: Notify,
+    urgent: Notify,
     /// The end of the autonomy was logged.
     ended: AtomicBool,
 }
@@ -63,7 +63,7 @@ impl Standing {
             read: ArcSwapOption::empty(),
             started_ms: AtomicU64::new(0),
             link: Mutex::default(),
-            dry: Notify::new(),
+            urgent: Notify::new(),
             ended: AtomicBool::new(false),
         }
     }
@@ -143,13 +143,14 @@ impl Standing {
         changed
     }
 
-    /// Somebody waits and nothing is left: the arbiters should hear of it at once.
-    pub fn note_dry(&self) {
-        self.dry.notify_one();
+    /// The arbiters should hear now how things stand, and not with the next heartbeat: people wait here for tickets that
+    /// are not here, or tickets came back and nobody here waits for them.
+    pub fn note_urgent(&self) {
+        self.urgent.notify_one();
     }
 
-    /// Resolves after [`Self::note_dry`].
-    pub async fn ran_dry(&self) {
-        self.dry.notified().await;
+    /// Resolves after [`Self::note_urgent`].
+    pub async fn urgent(&self) {
+        self.urgent.notified().await;
     }
 }

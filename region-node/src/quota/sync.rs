@@ -27,7 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::demand::Demands;
 use super::limits::{
-    BACKOFF_MAX, BACKOFF_MIN, CONTACT_EVERY, DRY_GAP, GAP_MIN, HEARTBEAT_MAX, HEARTBEAT_MIN, STOCK_EVERY, WATCH_EVERY,
+    BACKOFF_MAX, BACKOFF_MIN, CONTACT_EVERY, GAP_MIN, HEARTBEAT_MAX, HEARTBEAT_MIN, STOCK_EVERY, URGENT_GAP,
+    WATCH_EVERY,
 };
 use super::link::{Link, LinkError};
 use super::standing::Link as LinkState;
@@ -139,6 +140,8 @@ struct Syncing {
     concerts_version: u64,
     /// The database has to be made sure of first.
     must_look: bool,
+    /// Under this epoch the same question was asked again, and the arbiters had no registration to repeat.
+    asked_again: Option<Epoch>,
     heartbeat: Duration,
     sent_at: Instant,
     contact_at: Option<Instant>,
@@ -164,6 +167,7 @@ impl Syncing {
             demands: Demands::default(),
             concerts_version: 0,
             must_look: true,
+            asked_again: None,
             heartbeat: Duration::from_secs(1),
             sent_at: Instant::now(),
             contact_at: None,
@@ -213,7 +217,7 @@ impl Syncing {
         SyncBody { sync, concerts_version: self.concerts_version, wait_ms, look }
     }
 
-    /// A heartbeat. Waits for news at the arbiters'; a region that runs dry meanwhile reports again at once.
+    /// A heartbeat. Waits for news at the arbiters'; when there is news here meanwhile, it reports again at once.
     async fn report(&mut self, parts: &Parts, own: Own) -> Result<bool, SyncError> {
         let demands = self.demands.measure(&parts.books, &parts.catalog, &own).await?;
         let Some(mut report) = own.holder().report(|pool| demands.get(pool).cloned().unwrap_or_default()) else {
@@ -229,14 +233,14 @@ impl Syncing {
         db_fail_point!("quota.before_report");
         let wait_ms = (self.heartbeat.as_millis() as u64).min(WAIT_MS_MAX);
         let body = self.body(&own, Some(report), wait_ms, false);
-        let gap = DRY_GAP.saturating_sub(self.sent_at.elapsed());
-        let dry = async {
+        let gap = URGENT_GAP.saturating_sub(self.sent_at.elapsed());
+        let urgent = async {
             tokio::time::sleep(gap).await;
-            parts.books.standing.ran_dry().await;
+            parts.books.standing.urgent().await;
         };
         let reply = tokio::select! {
             reply = self.link.sync(&body) => reply?,
-            () = dry => return Ok(true),
+            () = urgent => return Ok(true),
         };
         counter!("boxoffice_quota_syncs_total").increment(1);
         self.hear(parts, reply, &demands).await
@@ -379,7 +383,9 @@ impl Syncing {
                 return Ok(false);
             }
             // Registered, and the answer was lost: the same question gets the same answer, where another one would
-            // register anew, which an empty database may do but once.
+            // register anew, which an empty database may do but once. If there is no answer either, the region was written
+            // off since: that is for the arbiters to say.
+            Contact::AskAgain if self.asked_again == Some(view.epoch) => {}
             Contact::AskAgain => read.epoch = Epoch::new(view.epoch.get().saturating_sub(1)),
             Contact::Register => {
                 if own.stored.incarnation < view.incarnation {
@@ -411,7 +417,10 @@ impl Syncing {
                 parts.books.stock_back.notify_one();
                 Ok(true)
             }
-            RegisterAnswer::ReadAgain => Ok(true),
+            RegisterAnswer::ReadAgain => {
+                self.asked_again = (read.epoch != view.epoch).then_some(view.epoch);
+                Ok(true)
+            }
             RegisterAnswer::Refused(reason) => {
                 self.halt(parts, &reason).await?;
                 Ok(false)

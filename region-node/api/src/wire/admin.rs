@@ -35,10 +35,25 @@ pub struct NodeStatus {
     /// How the region stands with its arbiters; absent in a standalone region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arbiter: Option<ArbiterStatus>,
+    /// What the region can take, and what is refused for want of room.
+    pub intake: IntakeStatus,
     /// All concerts that are not over.
     pub concerts: Vec<ConcertStatus>,
     /// When this was true.
     pub as_of: Timestamp,
+}
+
+/// What a region can take, as the answering node knows: what an edge goes by when it hands users over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct IntakeStatus {
+    /// Reservations not yet decided, over all concerts of the region.
+    pub queue: u64,
+    /// At so many of them newcomers are refused.
+    pub queue_max: u64,
+    /// Joins per second that the region can take, all of its nodes together; null where nobody has said.
+    pub capacity_per_s: Option<f64>,
+    /// Joins that this node refused for want of room since it was started.
+    pub refused: u64,
 }
 
 /// How a region stands with its arbiters, as the answering node knows.

@@ -60,6 +60,32 @@ pub struct BookState {
     pub as_of: Timestamp,
 }
 
+/// Answer to `GET /v1/queue?concert=`: what the requests want that are in the queue and not decided yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QueueWishes {
+    /// Which concert.
+    pub concert: ConcertName,
+    /// Whose queue.
+    pub region: RegionName,
+    /// Requests looked at.
+    pub requests: u64,
+    /// Whether that were all of them: a long queue is looked at from its head, up to a bound.
+    pub complete: bool,
+    /// One for each choice of tiers that somebody made.
+    pub wishes: Vec<QueueWish>,
+}
+
+/// What those want who chose the same tiers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QueueWish {
+    /// Numbers of the tiers.
+    pub tiers: Vec<u8>,
+    /// How many requests.
+    pub requests: u64,
+    /// The fewest tickets that one of them would take.
+    pub least: u64,
+}
+
 /// How many rows of a kind there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct KindCount {

@@ -13,9 +13,10 @@ pub mod session;
 pub mod ticket;
 
 pub use admin::{
-    AcceptBooks, ArbiterStatus, ConcertStatus, Health, NodeStatus, PoolStatus, QuotaColumns, Ready, ShardStatus,
+    AcceptBooks, ArbiterStatus, ConcertStatus, Health, IntakeStatus, NodeStatus, PoolStatus, QuotaColumns, Ready,
+    ShardStatus,
 };
-pub use books::{BookKind, BookRows, BookState, LedgerCursor, LedgerPage};
+pub use books::{BookKind, BookRows, BookState, LedgerCursor, LedgerPage, QueueWish, QueueWishes};
 pub use concert::{Availability, Concert, ConcertList, ConcertState, QueueInfo, Tier};
 pub use definition::{ConcertDefinition, TierDefinition};
 pub use payment::{Payment, ProviderName};

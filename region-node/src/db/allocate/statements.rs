@@ -16,6 +16,9 @@ pub(super) struct Statements {
     pub(super) identities: Statement,
     pub(super) waiting: Statement,
     pub(super) cursors: Statement,
+    pub(super) booked: Statement,
+    pub(super) counted: Statement,
+    pub(super) held: Statement,
     pub(super) holds: Statement,
     pub(super) missing: Statement,
     pub(super) others: Statement,
@@ -25,7 +28,8 @@ pub(super) struct Statements {
 }
 
 const CONCERT: &str = "
-SELECT version, closed_at IS NOT NULL OR cancelled_at IS NOT NULL OR coalesce(sale_closes_at <= now(), false)
+SELECT version, closed_at IS NOT NULL OR cancelled_at IS NOT NULL OR coalesce(sale_closes_at <= now(), false),
+       (extract(epoch FROM now() - timestamptz '2000-01-01 00:00:00+00') * 1000000)::bigint
 FROM concert WHERE concert_id = $1";
 
 // These plans are made once, perhaps on empty tables: OFFSET 0 keeps the look-up of each user inside, where only an index
@@ -67,6 +71,22 @@ FROM unnest($2::smallint[], $3::smallint[], $4::bigint[], $5::bigint[], $6::bigi
     c (shard, generation, from_seq, to_seq, tail_seq)
 WHERE g.concert_id = $1 AND g.shard = c.shard AND g.generation = c.generation AND g.cursor_seq = c.from_seq";
 
+const BOOKED: &str = "
+INSERT INTO ledger (concert_id, book, kind, tier, entry, tickets)
+SELECT $1, $2, 'hold', h.tier, h.entry, h.tickets
+FROM unnest($3::smallint[], $4::bigint[], $5::integer[]) h (tier, entry, tickets)";
+
+const COUNTED: &str = "
+UPDATE quota q SET held_in = q.held_in + s.tickets
+FROM unnest($2::smallint[], $3::bigint[]) s (tier, tickets)
+WHERE q.concert_id = $1 AND q.tier = s.tier";
+
+// In the order of `Batches::rows_of`.
+const HELD: &str = "
+COPY reservation (concert_id, entry, user_hash, request_id, identity_hash, arrival_ms, state, tier, quantity, amount,
+    held_at, hold_expires_at, book) FROM STDIN BINARY";
+
+// Where COPY met a row that was there already: the same for whoever has none in the way.
 const HOLDS: &str = "
 WITH held AS (
     INSERT INTO reservation (concert_id, entry, user_hash, request_id, identity_hash, arrival_ms, state, tier, quantity,
@@ -131,13 +151,29 @@ const SETTLED: &str = "
 INSERT INTO outbox (concert_id, entry, user_hash, state)
 SELECT $1, s.entry, s.user_hash, 'rejected' FROM unnest($2::bigint[], $3::uuid[]) s (entry, user_hash)";
 
+// Batches are large and tables may be fresh: never a plan that scans a whole table because of old statistics.
+const PLANS: &str = "
+SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan";
+
+/// Of the connection that looks ahead.
+pub(super) struct AheadStatements {
+    pub(super) book: Statement,
+    pub(super) owned: Statement,
+}
+
+impl AheadStatements {
+    /// Prepares them there.
+    pub(super) async fn prepare(client: &Client) -> Result<Self, DbError> {
+        client.batch_execute(PLANS).await?;
+        let book = client.prepare("SELECT book FROM book WHERE concert_id = $1").await?;
+        Ok(Self { book, owned: client.prepare(OWNED).await? })
+    }
+}
+
 impl Statements {
     /// Prepares everything on the allocator's connection.
     pub(super) async fn prepare(client: &Client) -> Result<Self, DbError> {
-        // Batches are large and tables may be fresh: never a plan that scans a whole table because of old statistics.
-        let plans = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
-                     SET plan_cache_mode = force_generic_plan";
-        client.batch_execute(plans).await?;
+        client.batch_execute(PLANS).await?;
         Ok(Self {
             lock: client.prepare(book::LOCK).await?,
             concert: client.prepare(CONCERT).await?,
@@ -148,6 +184,9 @@ impl Statements {
             identities: client.prepare(IDENTITIES).await?,
             waiting: client.prepare(WAITING).await?,
             cursors: client.prepare(CURSORS).await?,
+            booked: client.prepare(BOOKED).await?,
+            counted: client.prepare(COUNTED).await?,
+            held: client.prepare(HELD).await?,
             holds: client.prepare(HOLDS).await?,
             missing: client.prepare(MISSING).await?,
             others: client.prepare(OTHERS).await?,

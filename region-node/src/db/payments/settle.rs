@@ -41,6 +41,17 @@ pub struct Tail {
     pub tail_seq: u64,
 }
 
+/// Whether free tickets may be had for a hold that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spare<'a> {
+    /// Not looked at: the book is not taken.
+    Unasked,
+    /// None: to take them would be a new hold, and the region makes none now.
+    NoneNow,
+    /// Those that nobody waits for, with the queue's ends here.
+    After(&'a [Tail]),
+}
+
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
@@ -55,7 +66,7 @@ pub enum Settled {
         /// The book number, if counters moved.
         book: Option<i64>,
     },
-    /// Nothing was done: the book is needed, and for a late payment the queue's tails.
+    /// Nothing was done: the book is needed, and for a late payment to know what may be had.
     NeedsBook {
         /// Of this concert.
         concert_id: i32,
@@ -80,11 +91,11 @@ struct Place {
     entry: i64,
 }
 
-/// Acts on a payment's news. Called without `tails` first; when it answers `NeedsBook`, again with them.
+/// Acts on a payment's news. Called with `Spare::Unasked` first; when it answers `NeedsBook`, again with what is so.
 pub async fn settle(
     db: &Db,
     told: Told<'_>,
-    tails: Option<&[Tail]>,
+    spare: Spare<'_>,
     floor: &(impl Floor + ?Sized),
     provider: &str,
 ) -> Result<Settled, DbError> {
@@ -96,22 +107,22 @@ pub async fn settle(
         return Ok(Settled::NotOurs);
     };
     let Place { concert_id, entry } = place;
-    let book = match tails {
-        None => {
+    let book = match spare {
+        Spare::Unasked => {
             book::may_sell(&tx, concert_id, floor.of(concert_id)).await?;
             None
         }
-        Some(_) => Some(book::lock(&tx, concert_id, floor.of(concert_id)).await?.book),
+        Spare::NoneNow | Spare::After(_) => Some(book::lock(&tx, concert_id, floor.of(concert_id)).await?.book),
     };
     let row = lock_reservation(&tx, &place).await?;
     let status = lock_payment(&tx, &place, &told, provider).await?;
-    let facts = facts(&tx, &place, &row, &told, &status, tails).await?;
+    let facts = facts(&tx, &place, &row, &told, &status, spare).await?;
     let news = if told.undone { News::TakenBack } else { News::Succeeded };
     // A success counts once; a taking back counts unless it was counted before.
     let counted = status == "refunded" || status == "succeeded" && !told.undone;
     let deed = if counted { Action::Nothing } else { decide(news, &facts) };
     let maybe_revived = decide(news, &Facts { free_for_it: true, limits_allow: true, ..facts }) == Action::Revive;
-    if tails.is_none() && !counted && (maybe_revived || deed == Action::TakeBack) {
+    if spare == Spare::Unasked && !counted && (maybe_revived || deed == Action::TakeBack) {
         return Ok(Settled::NeedsBook { concert_id });
     }
     carry_out(&tx, &place, &row, &told, deed, book).await?;
@@ -152,18 +163,18 @@ pub async fn sell_free(
     Ok(true)
 }
 
-/// What the decision table wants to know. Without the queue's tails nothing counts as free.
+/// What the decision table wants to know. Unless the queue's ends are known nothing counts as free.
 async fn facts(
     tx: &Transaction<'_>,
     place: &Place,
     row: &Row,
     told: &Told<'_>,
     status: &str,
-    tails: Option<&[Tail]>,
+    spare: Spare<'_>,
 ) -> Result<Facts, DbError> {
     let ended = matches!(row.state, State::Expired | State::Cancelled) && row.amount.is_some();
-    let (free_for_it, limits_allow) = match tails {
-        Some(tails) if ended => revivable(tx, place, tails).await?,
+    let (free_for_it, limits_allow) = match spare {
+        Spare::After(tails) if ended => revivable(tx, place, tails).await?,
         _ => (false, false),
     };
     Ok(Facts {
