@@ -1,19 +1,20 @@
-//! HAProxy in front of a region's nodes: its configuration, and the states of its servers over its own socket.
+//! HAProxy in front of a region's nodes: its configuration; what it is told over its own socket is in `socket`.
 //!
 //! What is written never opens a node's admin port and never passes a path of the admin interface on. It is checked with
 //! `haproxy -c` by the tests and by whoever puts it in place (`check_with_haproxy`).
 
 use std::fmt::Write as _;
-use std::io::{Read, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::RegionConfig;
+
+mod socket;
+
+pub use socket::{Held, Server, ServerState, reload, server_states, servers, set_server_state, tell};
 
 /// What an operator may say about HAProxy.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -83,15 +84,6 @@ pub enum HaproxyError {
 
 /// Groups that every node stands in: for joins and pages, for calls about a reservation, for joins when nobody is ready.
 const GROUPS: [&str; 3] = ["nodes", "reservations", "living"];
-
-/// What a server of HAProxy's is told to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerState {
-    /// Gets requests, health permitting.
-    Ready,
-    /// Finishes what it has, gets nothing new.
-    Drain,
-}
 
 impl HaproxyConfig {
     /// Checks what `Snapshot::build` must refuse.
@@ -229,55 +221,4 @@ pub fn check_with_haproxy(file: &Path) -> Result<(), HaproxyError> {
     } else {
         Err(HaproxyError::Refused(String::from_utf8_lossy(&run.stderr).into_owned()))
     }
-}
-
-/// Tells a running HAProxy what state a server is to be in, in all of its groups. `node` counts from 1.
-///
-/// # Errors
-/// [`HaproxyError::Io`] when the socket cannot be reached, [`HaproxyError::Refused`] with HAProxy's words.
-pub fn set_server_state(socket: &Path, node: usize, state: ServerState) -> Result<(), HaproxyError> {
-    let word = match state {
-        ServerState::Ready => "ready",
-        ServerState::Drain => "drain",
-    };
-    for group in GROUPS {
-        let said = ask(socket, &format!("set server {group}/node{node} state {word}\n"))
-            .map_err(|e| HaproxyError::Io(socket.display().to_string(), e))?;
-        if !said.trim().is_empty() {
-            return Err(HaproxyError::Refused(said.trim().to_owned()));
-        }
-    }
-    Ok(())
-}
-
-/// States of all servers as HAProxy sees them: group, server, status (`UP`, `DOWN`, `DRAIN`, …).
-///
-/// # Errors
-/// [`HaproxyError::Io`] when the socket cannot be reached.
-pub fn server_states(socket: &Path) -> Result<Vec<(String, String, String)>, HaproxyError> {
-    let csv = ask(socket, "show stat -1 4 -1\n").map_err(|e| HaproxyError::Io(socket.display().to_string(), e))?;
-    let line = |line: &str| {
-        let mut fields = line.split(',');
-        Some((fields.next()?.to_owned(), fields.next()?.to_owned(), fields.nth(15)?.to_owned()))
-    };
-    Ok(csv.lines().filter(|l| !l.starts_with('#')).filter_map(line).collect())
-}
-
-/// Tells HAProxy's master process to read its file again; connections under way are finished by the old workers.
-///
-/// # Errors
-/// [`HaproxyError::Io`] when the socket cannot be reached.
-pub fn reload(master_socket: &Path) -> Result<(), HaproxyError> {
-    // The master closes the connection when it begins anew, so what it says tells nothing.
-    ask(master_socket, "reload\n").map(drop).map_err(|e| HaproxyError::Io(master_socket.display().to_string(), e))
-}
-
-fn ask(socket: &Path, command: &str) -> std::io::Result<String> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    stream.set_write_timeout(Some(Duration::from_secs(2)))?;
-    stream.write_all(command.as_bytes())?;
-    let mut said = String::new();
-    stream.take(1 << 20).read_to_string(&mut said)?;
-    Ok(said)
 }

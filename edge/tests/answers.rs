@@ -305,6 +305,40 @@ fn scope_of_client_subnets() {
 }
 
 #[test]
+fn a_private_client_subnet_counts_as_the_resolvers_own_address() {
+    let override_ = "[[choice.override]]\nnetwork = '10.20.0.0/16'\nregions = ['south']\n[choice]";
+    let here = snapshot(&config("", override_));
+    let ask = |resolver: &str, network: &str| {
+        let packet = with_opt(query("sale.test", A), 1232, &[subnet(network)]);
+        let (_, bytes) = ask_as(&here, &packet, resolver.parse().unwrap(), Transport::Udp);
+        let octets = subnet(network).1;
+        let option = &bytes[bytes.len() - octets.len()..];
+        assert_eq!((&option[..3], &option[4..]), (&octets[..3], &octets[4..]), "repeated as it was sent");
+        (bytes[bytes.len() - octets.len() - 4 - 11 - 1], option[3])
+    };
+    let (german, american) = ("193.99.144.85", "8.8.8.8");
+    for (network, scope) in [
+        ("172.20.1.0/24", 12),
+        ("192.168.1.0/24", 16),
+        ("127.0.0.1/32", 8),
+        ("100.64.3.0/24", 10),
+        ("169.254.0.0/16", 16),
+        ("fd00:1:2::/48", 7),
+        ("fe80::/64", 10),
+        ("::1/128", 128),
+    ] {
+        assert_eq!(ask(german, network), (1, scope), "{network}");
+        assert_eq!(ask(american, network), (2, scope), "{network}");
+    }
+    // A network that the configuration knows is where it says; what is beside it must not be answered for it.
+    assert_eq!(ask(german, "10.20.7.0/24"), (3, 16));
+    assert_eq!(ask(german, "10.21.7.0/24"), (1, 16), "differs from the one configured in the sixteenth bit");
+    assert_eq!(ask(german, "10.128.0.0/24"), (1, 9));
+    assert_eq!(ask(american, "10.0.0.0/8").0, 2, "all of it together is nowhere");
+    assert_eq!(ask(german, "8.8.8.0/24").0, 2, "all others are looked up as ever");
+}
+
+#[test]
 fn a_slip_is_truncated_and_carries_a_cookie() {
     let here = snapshot(&config("", ""));
     let asked = Asked { from: "198.51.100.1".parse().unwrap(), transport: Transport::Udp, now_s: 1, mode: Mode::Slip };

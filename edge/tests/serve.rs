@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use common::live::{Setup, read_frame, tcp, udp, until};
+use common::live::{Setup, read_frame, tcp, udp};
 use common::{query, subnet, with_opt};
+use edge::compare::until;
 use hickory_proto::op::Message;
 use hickory_proto::serialize::binary::BinDecodable;
 use serde_json::Value;

@@ -7,11 +7,13 @@
 mod explain;
 mod pick;
 mod policy;
+mod private;
 mod rank;
 
 pub use explain::{Explanation, Step, explain};
 pub use pick::{Handover, Pick, PickWhy, RegionLive, pick};
 pub use policy::{Policy, PolicyError, RegionPolicy};
+pub use private::unplaced;
 pub use rank::{Client, Ranked, Ranking, Why, rank};
 
 /// A region, by its place in the configuration.

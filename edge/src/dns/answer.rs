@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::opt::{OptRecord, Sender};
 use super::sale;
-use crate::choice::Client;
+use crate::choice::{Client, unplaced};
 use crate::limits::{CNAME_DEPTH_MAX, TCP_ANSWER_MAX_BYTES, UDP_ANSWER_PLAIN_BYTES};
 use crate::snapshot::Snapshot;
 use crate::wire::{AnswerWriter, Malformed, Query, Rcode, Section, class, read_query, rtype};
@@ -205,11 +205,15 @@ impl<'a> Answering<'a> {
             return (Rcode::NoError, Kind::Answer);
         }
         if node.dynamic && sale::is_dynamic_type(self.snapshot, qtype) {
-            let (client, by_subnet) = self.client();
+            let (client, scope) = self.client();
             let pick = sale::choose(self.snapshot, client);
             if sale::write(self.snapshot, writer, owner, qtype, &pick) {
-                if let Some(opt) = self.sender.opt.as_mut().filter(|_| by_subnet) {
-                    opt.set_scope(pick.scope);
+                if let Some(opt) = &mut self.sender.opt {
+                    opt.set_scope(match scope {
+                        Scope::Everybody => 0,
+                        Scope::AsDecided => pick.scope,
+                        Scope::Bits(bits) => bits,
+                    });
                 }
                 return (Rcode::NoError, Kind::Answer);
             }
@@ -272,15 +276,29 @@ impl<'a> Answering<'a> {
         }
     }
 
-    /// The network to choose for, and whether the resolver named it. A prefix of 0 asks to leave the client's network out.
-    fn client(&self) -> (Client, bool) {
+    /// The network to choose for, and for whom the answer holds. A prefix of 0 asks to leave the client's network out.
+    fn client(&self) -> (Client, Scope) {
+        let from = self.asked.from.to_canonical();
+        let resolver = Client { address: from, prefix: if from.is_ipv4() { 32 } else { 128 } };
         let subnet = self.query.edns.and_then(|edns| edns.subnet).filter(|_| self.snapshot.rules.client_subnet);
-        match subnet.filter(|subnet| subnet.source_prefix > 0) {
-            Some(subnet) => (Client { address: subnet.address, prefix: subnet.source_prefix }, true),
-            None => {
-                let from = self.asked.from.to_canonical();
-                (Client { address: from, prefix: if from.is_ipv4() { 32 } else { 128 } }, false)
-            }
+        let Some(subnet) = subnet.filter(|subnet| subnet.source_prefix > 0) else {
+            return (resolver, Scope::Everybody);
+        };
+        let named = Client { address: subnet.address, prefix: subnet.source_prefix };
+        match unplaced(&self.snapshot.policy, named) {
+            Some(bits) => (resolver, Scope::Bits(bits)),
+            None => (named, Scope::AsDecided),
         }
     }
+}
+
+/// For whom an answer holds, as the client-subnet option says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// Whoever asks that resolver.
+    Everybody,
+    /// The networks that share the bits that decided.
+    AsDecided,
+    /// The networks that share so many bits.
+    Bits(u8),
 }

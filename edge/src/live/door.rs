@@ -1,7 +1,8 @@
 //! HAProxy beside this edge, kept in step: its file with the configuration, its servers with what the nodes say.
 //!
-//! One task owns it. Nothing is remembered between rounds: what should be is compared with what is, so that a HAProxy
-//! that was started anew is told again. A file that HAProxy itself refuses never takes the place of a good one.
+//! One task owns it. What should be is compared with what is, so that a HAProxy that was started anew is told again. Only
+//! who was drained from here is remembered, on disk: a server that somebody else drained, or put into maintenance, is
+//! left alone until they take that back. A file that HAProxy itself refuses never takes the place of a good one.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,10 +14,10 @@ use reqwest::Client;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::WatchError;
 use super::watch::{client, read_bounded};
+use super::{DrainError, Drains, WatchError};
 use crate::config::Config;
-use crate::haproxy::{self, HaproxyError, ServerState};
+use crate::haproxy::{self, HaproxyError, Held, Server, ServerState};
 
 /// What `GET /readyz` of a node says when it is not ready.
 #[derive(Deserialize)]
@@ -39,9 +40,10 @@ impl Door {
 
     /// Runs until `stop`. `config` gives the configuration in force.
     pub async fn run(self: Arc<Self>, config: impl Fn() -> Arc<Config>, stop: CancellationToken) {
+        let mut ours = None;
         loop {
             let now = config();
-            let trouble = round(&now).await.err().map(|error| error.to_string());
+            let trouble = round(&now, &mut ours).await.err().map(|error| error.to_string());
             let before = std::mem::replace(&mut *self.trouble.lock(), trouble.clone());
             match trouble {
                 Some(trouble) if before.as_ref() != Some(&trouble) => {
@@ -66,11 +68,16 @@ enum DoorError {
     Haproxy(#[from] HaproxyError),
     #[error(transparent)]
     Client(#[from] WatchError),
+    #[error(transparent)]
+    Kept(#[from] DrainError),
     #[error("{0}")]
     Task(#[from] tokio::task::JoinError),
 }
 
-async fn round(config: &Arc<Config>) -> Result<(), DoorError> {
+/// The file in the state folder that says which servers were drained from here.
+const OURS: &str = "haproxy-drained.json";
+
+async fn round(config: &Arc<Config>, ours: &mut Option<Drains>) -> Result<(), DoorError> {
     let name = config.haproxy.region.as_ref();
     let Some(region) = name.and_then(|name| config.regions.iter().find(|region| region.name == *name)) else {
         return Ok(());
@@ -80,14 +87,23 @@ async fn round(config: &Arc<Config>) -> Result<(), DoorError> {
     // HAProxy is asked over sockets that may block, and for its opinion on a file as a program.
     tokio::task::spawn_blocking(move || put_file(&again, &text)).await??;
     let client = client(&config.health)?;
-    let asked = nodes.iter().map(|node| wanted(client.clone(), *node)).map(tokio::spawn).collect::<Vec<_>>();
+    let asked = nodes.iter().map(|node| (*node, tokio::spawn(wanted(client.clone(), *node)))).collect::<Vec<_>>();
     let mut states = Vec::new();
-    for asking in asked {
-        states.push(asking.await?);
+    for (node, asking) in asked {
+        states.push((node, asking.await?));
     }
     let Some(socket) = config.haproxy.socket.clone() else { return Ok(()) };
-    tokio::task::spawn_blocking(move || put_states(&socket, &states)).await??;
-    Ok(())
+    let mut kept = match ours.take() {
+        Some(kept) => kept,
+        None => Drains::open_as(&config.state_folder, OURS)?,
+    };
+    let (kept, put) = tokio::task::spawn_blocking(move || {
+        let put = put_states(&socket, &states, &mut kept);
+        (kept, put)
+    })
+    .await?;
+    *ours = Some(kept);
+    put
 }
 
 /// What HAProxy is to do with a node. One that does not answer is for HAProxy's own checks to judge.
@@ -123,25 +139,77 @@ fn put_file(config: &Config, text: &str) -> Result<(), HaproxyError> {
     tracing::info!(file = %file.display(), "HAProxy's file written");
     match &config.haproxy.master_socket {
         // Not there: it has not been started yet, and will read the file when it is.
-        Some(socket) if socket.exists() => haproxy::reload(socket),
+        Some(master) if master.exists() => {
+            haproxy::reload(master, config.haproxy.socket.as_deref().filter(|socket| socket.exists()))
+        }
         _ => Ok(()),
     }
 }
 
-fn put_states(socket: &Path, wanted: &[ServerState]) -> Result<(), HaproxyError> {
-    let shown = haproxy::server_states(socket)?;
-    for (number, wanted) in (1..).zip(wanted) {
-        let server = format!("node{number}");
-        let drained = |state: &str| state.starts_with("DRAIN") || state.starts_with("MAINT");
-        let mut servers = shown.iter().filter(|(_, name, _)| *name == server);
-        let differs = match wanted {
-            ServerState::Ready => servers.any(|(_, _, state)| drained(state)),
-            ServerState::Drain => servers.any(|(_, _, state)| !drained(state)),
-        };
-        if differs {
-            tracing::info!(server, ?wanted, "told HAProxy");
-            haproxy::set_server_state(socket, number, *wanted)?;
+/// Drains in HAProxy the nodes that are to be drained, and takes back the drains that were made here and no others.
+fn put_states(socket: &Path, wanted: &[(SocketAddr, ServerState)], ours: &mut Drains) -> Result<(), DoorError> {
+    for server in haproxy::servers(socket)? {
+        let Some((_, wanted)) = wanted.iter().find(|(node, _)| *node == server.node) else { continue };
+        let key = format!("{} {}", server.group, server.node);
+        match act(server.held, *wanted, ours.contains(&key)) {
+            Act::Nothing => {}
+            Act::Forget => ours.set(&key, false)?,
+            Act::Drain => {
+                // Noted first: a drain that nobody remembers making would stay for ever.
+                ours.set(&key, true)?;
+                told(socket, &server, ServerState::Drain)?;
+            }
+            Act::TakeBack => {
+                told(socket, &server, ServerState::Ready)?;
+                ours.set(&key, false)?;
+            }
         }
     }
     Ok(())
+}
+
+fn told(socket: &Path, server: &Server, state: ServerState) -> Result<(), HaproxyError> {
+    tracing::info!(group = server.group, node = %server.node, ?state, "told HAProxy");
+    haproxy::tell(socket, &server.group, &server.name, state)
+}
+
+/// What becomes of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    Nothing,
+    /// It was drained from here, and somebody has changed that since.
+    Forget,
+    Drain,
+    TakeBack,
+}
+
+fn act(held: Held, wanted: ServerState, ours: bool) -> Act {
+    match (held, wanted, ours) {
+        (Held::Not, ServerState::Drain, _) => Act::Drain,
+        (Held::Drain, ServerState::Ready, true) => Act::TakeBack,
+        (Held::Maintenance, _, true) | (Held::Not, _, true) => Act::Forget,
+        // Held by somebody else, or as it should be.
+        _ => Act::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_else_did_is_left_alone() {
+        use ServerState::{Drain, Ready};
+        assert_eq!(act(Held::Not, Drain, false), Act::Drain);
+        assert_eq!(act(Held::Not, Drain, true), Act::Drain, "a HAProxy that was started anew is told again");
+        assert_eq!(act(Held::Drain, Ready, true), Act::TakeBack);
+        assert_eq!(act(Held::Not, Ready, true), Act::Forget, "taken back by hand, or forgotten by a restart");
+        assert_eq!(act(Held::Maintenance, Ready, true), Act::Forget, "taken over by somebody");
+        for (held, wanted) in
+            [(Held::Drain, Ready), (Held::Drain, Drain), (Held::Maintenance, Ready), (Held::Maintenance, Drain)]
+        {
+            assert_eq!(act(held, wanted, false), Act::Nothing, "{held:?} {wanted:?}");
+        }
+        assert_eq!(act(Held::Drain, Drain, true), Act::Nothing);
+    }
 }

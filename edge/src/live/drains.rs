@@ -41,7 +41,15 @@ impl Drains {
     /// # Errors
     /// [`DrainError`]: a damaged file is not passed over, since it may have held a drain.
     pub fn open(folder: &Path) -> Result<Self, DrainError> {
-        let path = folder.join("drained.json");
+        Self::open_as(folder, "drained.json")
+    }
+
+    /// The same in a file of another name, for other things that are taken out and in.
+    ///
+    /// # Errors
+    /// As [`Drains::open`].
+    pub fn open_as(folder: &Path, file: &str) -> Result<Self, DrainError> {
+        let path = folder.join(file);
         let io = |source| DrainError::Io { path: path.clone(), source };
         std::fs::create_dir_all(folder).map_err(io)?;
         let regions = match std::fs::read(&path) {

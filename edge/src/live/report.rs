@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-/// Load and stock of one region. All rates are per second, over about the last ten seconds.
+/// Load and stock of one region. All rates are per second, over about two steps of hand-overs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
@@ -70,9 +70,22 @@ impl Report {
 struct Status {
     #[serde(default)]
     concerts: Vec<Concert>,
+    /// What the region says that it can take.
+    #[serde(default)]
+    intake: Option<Intake>,
     /// A report ready made, for regions of another make; it goes before what is reckoned from the rest.
     #[serde(default)]
     edge: Option<Report>,
+}
+
+#[derive(Deserialize)]
+struct Intake {
+    queue: u64,
+    queue_max: u64,
+    #[serde(default)]
+    capacity_per_s: Option<f64>,
+    #[serde(default)]
+    refused: u64,
 }
 
 #[derive(Deserialize)]
@@ -101,18 +114,22 @@ struct Pool {
     available: i64,
 }
 
-/// Joins are counted over so long, in milliseconds: long enough to be smooth, short enough to see a crowd come.
-const WINDOW_MS: u64 = 10_000;
-
-/// Makes reports out of a region's successive statuses: its queues count every join that was accepted, so the joins per
-/// second are the growth of their ends.
-#[derive(Debug, Default)]
+/// Makes reports out of a region's successive statuses: its queues count every join that was accepted, and the node that
+/// answers those that it refused for want of room, so the joins per second are the growth of both.
+#[derive(Debug)]
 pub struct StatusMeter {
+    window_ms: u64,
+    refused: Option<u64>,
     tails: HashMap<(String, u64, u64), u64>,
     joins: VecDeque<(u64, u64)>,
 }
 
 impl StatusMeter {
+    /// Joins are counted over `window_ms`: two steps of hand-overs, so that a step is seen before the next but one.
+    pub fn new(window_ms: u64) -> Self {
+        Self { window_ms, refused: None, tails: HashMap::new(), joins: VecDeque::new() }
+    }
+
     /// Reads a status that came at `now_ms`; the first one makes no report yet, since a rate needs two.
     ///
     /// # Errors
@@ -123,9 +140,13 @@ impl StatusMeter {
             return report.checked().map(Some);
         }
         let open = || status.concerts.iter().filter(|c| c.state == "open");
-        let grown = self.grown(open());
+        let refused = status.intake.as_ref().map(|intake| intake.refused);
+        // A node that was started anew counts from 0.
+        let turned_away = refused.zip(self.refused).map_or(0, |(now, before)| now.saturating_sub(before));
+        self.refused = refused;
+        let grown = self.grown(open()).saturating_add(turned_away);
         self.joins.push_back((now_ms, grown));
-        while self.joins.len() > 2 && self.joins.get(1).is_some_and(|(at, _)| at + WINDOW_MS <= now_ms) {
+        while self.joins.len() > 2 && self.joins.get(1).is_some_and(|(at, _)| at + self.window_ms <= now_ms) {
             self.joins.pop_front();
         }
         // The first entry only marks where the window begins: its joins came before it.
@@ -136,13 +157,15 @@ impl StatusMeter {
         let joins: u64 = self.joins.iter().skip(1).map(|(_, grown)| grown).sum();
         let selling = || open().filter(|c| c.halted.is_none()).flat_map(|c| &c.pools);
         let stock = selling().map(|p| u64::try_from(p.available).unwrap_or(0)).sum();
-        Ok(Some(Report {
+        let intake = status.intake.as_ref();
+        let report = Report {
             arrivals_per_s: joins as f64 * 1000.0 / (now_ms - since_ms) as f64,
-            capacity_per_s: None,
-            queue: open().map(|c| c.queued).sum(),
-            queue_max: None,
+            capacity_per_s: intake.and_then(|intake| intake.capacity_per_s),
+            queue: intake.map_or_else(|| open().map(|c| c.queued).sum(), |intake| intake.queue),
+            queue_max: intake.map(|intake| intake.queue_max),
             stock: open().next().is_some().then_some(stock),
-        }))
+        };
+        report.checked().map(Some)
     }
 
     /// By how much all queues together have grown since the last status. A queue not seen before has not grown.
@@ -177,7 +200,13 @@ mod tests {
 
     /// A status as the region's own types write it.
     fn status(tails: [u64; 2], available: i64) -> Vec<u8> {
-        use region_api::wire::{ConcertState, ConcertStatus, NodeStatus, PoolStatus, QuotaColumns, ShardStatus};
+        status_refusing(tails, available, 0)
+    }
+
+    fn status_refusing(tails: [u64; 2], available: i64, refused: u64) -> Vec<u8> {
+        use region_api::wire::{
+            ConcertState, ConcertStatus, IntakeStatus, NodeStatus, PoolStatus, QuotaColumns, ShardStatus,
+        };
         let shard =
             |(shard, tail_seq)| ShardStatus { shard, generation: 1, cursor_seq: 0, tail_seq, lost_generations: vec![] };
         let pool = PoolStatus {
@@ -195,7 +224,7 @@ mod tests {
             version: 1,
             book: 1,
             halted: None,
-            queued: 42,
+            queued: 41,
             waiting: 0,
             shards: (0u16..).zip(tails).map(shard).collect(),
             pools: vec![pool],
@@ -212,6 +241,7 @@ mod tests {
             identity: None,
             last_arbiter_contact: None,
             arbiter: None,
+            intake: IntakeStatus { queue: 42, queue_max: 1_000, capacity_per_s: Some(150.0), refused },
             concerts: vec![concert],
             as_of: serde_json::from_str("\"2026-01-01T00:00:00Z\"").unwrap(),
         };
@@ -219,11 +249,22 @@ mod tests {
     }
 
     #[test]
+    fn who_is_refused_for_want_of_room_has_arrived_all_the_same() {
+        let mut meter = StatusMeter::new(10_000);
+        assert_eq!(meter.read(&status_refusing([100, 50], 7, 400), 1_000), Ok(None));
+        let report = meter.read(&status_refusing([110, 50], 7, 430), 2_000).unwrap().unwrap();
+        assert_eq!(report.arrivals_per_s, 40.0);
+        let report = meter.read(&status_refusing([110, 50], 7, 5), 3_000).unwrap().unwrap();
+        assert_eq!(report.arrivals_per_s, 20.0, "a node that was started anew has not taken anything back");
+    }
+
+    #[test]
     fn joins_per_second_are_the_growth_of_the_queues() {
-        let mut meter = StatusMeter::default();
+        let mut meter = StatusMeter::new(10_000);
         assert_eq!(meter.read(&status([100, 50], 7), 1_000), Ok(None));
         let report = meter.read(&status([150, 100], 0), 2_000).unwrap().unwrap();
         assert_eq!((report.arrivals_per_s, report.queue, report.stock), (100.0, 42, Some(0)));
+        assert_eq!((report.queue_max, report.capacity_per_s), (Some(1_000), Some(150.0)), "as the region says");
         for second in 3..30 {
             meter.read(&status([150, 100 + 10 * second], 3), second * 1_000).unwrap();
         }

@@ -251,6 +251,7 @@ impl Owner {
                 client: client.clone(),
                 region: region.clone(),
                 interval: Duration::from_millis(config.health.interval_ms.max(10)),
+                window_ms: config.spill.step_ms.max(100) * 2,
                 generation: self.generation,
                 sender: self.sender.clone(),
             };
@@ -285,6 +286,8 @@ struct Check {
     client: Client,
     region: RegionConfig,
     interval: Duration,
+    /// Over how long joins are counted, in milliseconds.
+    window_ms: u64,
     generation: u64,
     sender: mpsc::WeakSender<Message>,
 }
@@ -292,8 +295,9 @@ struct Check {
 impl Check {
     async fn run(self) {
         let mut tick = tokio::time::interval(self.interval);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (started, mut meter) = (Instant::now(), StatusMeter::default());
+        // A late check does not make all that follow late: so many bad ones are counted within so many intervals.
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let (started, mut meter) = (Instant::now(), StatusMeter::new(self.window_ms));
         loop {
             tick.tick().await;
             let (result, status) = tokio::join!(self.ready(), self.status());

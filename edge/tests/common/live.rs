@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -110,18 +110,4 @@ pub(crate) async fn read_frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
         Some(answer)
     };
     tokio::time::timeout(Duration::from_secs(5), read).await.unwrap()
-}
-
-/// Waits until something holds, at most so long; how long it took.
-pub(crate) async fn until<F: Future<Output = bool>>(
-    what: &str,
-    most: Duration,
-    mut holds: impl FnMut() -> F,
-) -> Duration {
-    let begun = Instant::now();
-    while !holds().await {
-        assert!(begun.elapsed() < most, "not within {most:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    begun.elapsed()
 }

@@ -63,14 +63,44 @@ fn count(packet: &[u8], at: usize) -> u16 {
     packet.get(at..at + 2).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]))
 }
 
+fn same_scope(case: &mut Case<'_>) {
+    change(case, |t, o| {
+        let scope = o.option(CLIENT_SUBNET).and_then(|d| d.get(3)).copied().unwrap_or_default();
+        if let Some(opt) = &mut t.opt {
+            opt.options.iter_mut().filter(|(code, _)| *code == CLIENT_SUBNET).for_each(|(_, d)| d[3] = scope);
+        }
+    });
+}
+
+/// Bits of the private, shared or local space that a client subnet lies in as a whole.
+fn private_bits(option: &[u8]) -> Option<u8> {
+    let spaces: &[(&[u8], u8)] = match option.get(1)? {
+        1 => &[
+            (&[10], 8),
+            (&[172, 16], 12),
+            (&[192, 168], 16),
+            (&[100, 64], 10),
+            (&[169, 254], 16),
+            (&[127], 8),
+            (&[0], 8),
+        ],
+        _ => &[(&[0xfc], 7), (&[0xfe, 0x80], 10), (&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], 128)],
+    };
+    let (source, address) = (*option.get(2)?, option.get(4..)?);
+    let bit = |of: &[u8], at: u8| of.get(usize::from(at / 8)).copied().unwrap_or(0) >> (7 - at % 8) & 1;
+    let inside =
+        |(space, bits): &&(&[u8], u8)| *bits <= source && (0..*bits).all(|at| bit(space, at) == bit(address, at));
+    spaces.iter().find(inside).map(|(_, bits)| *bits)
+}
+
 fn same(case: &mut Case<'_>) {
     case.theirs = case.ours.clone();
 }
 
 pub(crate) const ALLOWED: &[Allowed] = &[
-    // RFC 6891 §6.2.3, first sentence: the payload size is "the number of octets of the largest UDP payload that can be
-    // reassembled and delivered in the requestor's network stack"; §6.2.4 says the same of the responder's, which is its
-    // own matter. gdnsd reads 1,024 octets, the edge more.
+    // RFC 6891 §6.1.2, table: the CLASS of an OPT record is its sender's UDP payload size, which §6.2.3 defines as "the number
+    // of octets of the largest UDP payload that can be reassembled and delivered" in the sender's own network stack: nobody
+    // else's matter. gdnsd reads 1,024 octets, the edge more.
     Allowed {
         name: "size of queries taken over UDP",
         applies: |c| of_both(c, |o, t| o.opt.as_ref().zip(t.opt.as_ref()).is_some_and(|(o, t)| o.size != t.size)),
@@ -107,7 +137,9 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         applies: |c| c.packet.len() > 1024 && c.ours != c.theirs,
         forgive: same,
     },
-    // RFC 7873 §4.2, second paragraph: how a server cookie is made is its server's own matter; RFC 9018 §4 is the edge's way.
+    // RFC 7873 §5.2.3: a server that answers "SHALL generate its own COOKIE option containing both the Client Cookie copied
+    // from the request and a Server Cookie it has generated": the second half is each server's own. RFC 9018 §4 is the edge's
+    // way to make it.
     Allowed {
         name: "content of server cookies",
         applies: |c| {
@@ -144,8 +176,9 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         },
         forgive: |c| change(c, |t, o| t.opt.clone_from(&o.opt)),
     },
-    // RFC 1034 §4.3.2, step 3a: with an alias found, the search begins again at its target, and RFC 2308 §2.1 and §2.2 add
-    // the SOA record; RFC 6604 §3: the code is that of the last name. gdnsd leaves all of that to the resolver, and so does
+    // RFC 1034 §4.3.2, step 3a: "copy the CNAME RR into the answer section of the response, change QNAME to the canonical name
+    // in the CNAME RR, and go back to step 1". RFC 6604 §3: "The RCODE in the ultimate DNS response MUST BE set based on the
+    // final query cycle". RFC 2308 §3: the SOA record comes with a no. gdnsd leaves all of that to the resolver, and so does
     // the edge when the query has a client subnet (RFC 7871 §7.2.1: "For the specific case of a Canonical Name (CNAME)
     // chain, the Authoritative Nameserver SHOULD only place the initial CNAME record in the Answer section").
     Allowed {
@@ -164,6 +197,43 @@ pub(crate) const ALLOWED: &[Allowed] = &[
             });
         },
     },
+    // RFC 7871 §10: an authoritative server that is told a private ADDRESS "SHOULD ignore ADDRESS and look up its answer based
+    // on the address of the Recursive Resolver. In the response, it SHOULD set SCOPE PREFIX-LENGTH to cover all of the
+    // relevant private space." gdnsd looks private networks up like all others, and finds some in the country file.
+    Allowed {
+        name: "private client subnets",
+        applies: |c| {
+            of_both(c, |o, t| {
+                let (Some(o), Some(t)) = (o.option(CLIENT_SUBNET), t.option(CLIENT_SUBNET)) else { return false };
+                o.len() == t.len() && private_bits(o) == Some(o[3])
+            }) && of_both(c, |o, t| o.rcode == t.rcode && (&o.sections, &o.opt) != (&t.sections, &t.opt))
+        },
+        forgive: |c| {
+            same_scope(c);
+            change(c, |t, o| t.sections.clone_from(&o.sections));
+        },
+    },
+    // RFC 7871 §6: ADDRESS "MUST be truncated to the number of bits indicated by the SOURCE PREFIX-LENGTH field, padding with 0
+    // bits to pad to the end of the last octet needed": what stands behind it in memory is no part of it. Of several client
+    // subnets both count the last; gdnsd reads a short one on top of the longer one before it, and looks a mixture up.
+    Allowed {
+        name: "a short client subnet after a longer one",
+        applies: |c| {
+            let option = |w: &[u8]| w[..3] == [0, 8, 0] && w[3] <= 20 && w[4] == 0 && matches!(w[5], 1 | 2);
+            c.packet.windows(6).filter(|w| option(w)).count() > 1
+                && of_both(c, |o, t| {
+                    let (Some(ours), Some(theirs)) = (o.option(CLIENT_SUBNET), t.option(CLIENT_SUBNET)) else {
+                        return false;
+                    };
+                    let alike = ours.len() == theirs.len() && ours[..3] == theirs[..3] && ours[4..] == theirs[4..];
+                    alike && (o.rcode, t.rcode) == (0, 0) && o.sections != t.sections
+                })
+        },
+        forgive: |c| {
+            same_scope(c);
+            change(c, |t, o| t.sections.clone_from(&o.sections));
+        },
+    },
     // RFC 7871 §7.2.1: an "Authoritative Nameserver may return different values of SCOPE PREFIX-LENGTH for different
     // networks". gdnsd joins neighbouring networks of the same answer; the edge gives the database's networks. (That the
     // edge's scope covers one answer only is tested by itself.) In a no the edge says 0: §7.4, name servers "should
@@ -174,17 +244,11 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         applies: |c| {
             of_both(c, |o, t| {
                 let (Some(o), Some(t)) = (o.option(CLIENT_SUBNET), t.option(CLIENT_SUBNET)) else { return false };
-                o.len() == t.len() && o.len() >= 4 && o[3] != t[3] && o[..3] == t[..3] && o[4..] == t[4..]
+                let narrower = o.get(3) == Some(&0) || o.get(3) > t.get(3);
+                o.len() == t.len() && o.len() >= 4 && narrower && o[3] != t[3] && o[..3] == t[..3] && o[4..] == t[4..]
             })
         },
-        forgive: |c| {
-            change(c, |t, o| {
-                let scope = o.option(CLIENT_SUBNET).and_then(|d| d.get(3)).copied().unwrap_or_default();
-                if let Some(opt) = &mut t.opt {
-                    opt.options.iter_mut().filter(|(code, _)| *code == CLIENT_SUBNET).for_each(|(_, d)| d[3] = scope);
-                }
-            });
-        },
+        forgive: same_scope,
     },
     // RFC 8482 §4.2: "If there is no CNAME present at the owner name matching the QNAME, the resource record returned in the
     // response MAY instead be synthesized": a MAY. At a name without records, below which others lie, the edge has no data.
@@ -195,13 +259,14 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         },
         forgive: |c| change(c, |t, o| t.sections.clone_from(&o.sections)),
     },
-    // RFC 1035 §4.1.1, RCODE 1: unable to interpret the query. A query has neither answers nor authority.
+    // RFC 1035 §4.1.1, RCODE 1: "The name server was unable to interpret the query." A query has neither answers nor
+    // authority.
     Allowed {
         name: "counts of answers and authority in a query",
         applies: |c| only_ours_is_formerr(c) && (count(c.packet, 6) != 0 || count(c.packet, 8) != 0),
         forgive: same,
     },
-    // RFC 6891 §6.1.2, table: the owner of an OPT record MUST be the root.
+    // RFC 6891 §6.1.2, table: the NAME of an OPT record "MUST be 0 (root domain)".
     Allowed {
         name: "OPT record below a name",
         applies: |c| {
@@ -209,7 +274,7 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         },
         forgive: same,
     },
-    // RFC 1035 §4.1.1, RCODE 4: the kind of query is not supported. What stands in a message of another kind (where a query
+    // RFC 1035 §4.1.1, RCODE 4: "The name server does not support the requested kind of query." What stands in a message of another kind (where a query
     // has its question, an update has its zone) is not for one that does not know the kind to judge or to repeat; gdnsd
     // reads all of it first, and may say FORMERR. Both say no.
     Allowed {
@@ -235,8 +300,8 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         applies: |c| only_theirs_is_formerr(c) && has(c.packet, &[0, 8, 0, 4, 0, 0, 0, 0]),
         forgive: same,
     },
-    // RFC 2308 §5: a no is kept no longer than the SOA record says; one that depends on the region is kept no longer than
-    // an address would be, since another region may have one.
+    // RFC 2308 §3: the TTL of the SOA record "indicates how long a resolver may cache" a no; one that depends on the region
+    // is kept no longer than an address would be, since another region may have one.
     Allowed {
         name: "shorter life of a no for a chosen region",
         applies: |c| {
@@ -247,7 +312,7 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         },
         forgive: |c| change(c, |t, o| t.sections[1].clone_from(&o.sections[1])),
     },
-    // RFC 1034 §4.3.2, step 6: add what may be useful to the additional section. gdnsd adds no addresses to name servers.
+    // RFC 1034 §4.3.2, step 6: "attempt to add other RRs which may be useful to the additional section". gdnsd adds no addresses to name servers.
     Allowed {
         name: "addresses of name servers",
         applies: |c| {

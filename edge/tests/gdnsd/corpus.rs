@@ -30,6 +30,34 @@ fn names() -> impl Strategy<Value = String> {
     ]
 }
 
+/// Networks that are no place on the Internet, some that only begin or end like one, and some that are larger than one.
+const PRIVATE: [&str; 24] = [
+    "10.0.0.0/8",
+    "10.1.2.0/24",
+    "10.255.255.255/32",
+    "8.0.0.0/6",
+    "11.0.0.0/8",
+    "172.16.0.0/12",
+    "172.31.255.0/24",
+    "172.32.0.0/16",
+    "172.0.0.0/8",
+    "192.168.0.0/16",
+    "192.168.7.0/24",
+    "192.0.0.0/9",
+    "100.64.0.0/10",
+    "100.127.255.0/24",
+    "169.254.0.0/16",
+    "127.0.0.1/32",
+    "0.0.0.0/8",
+    "::1/128",
+    "::/64",
+    "fc00::/7",
+    "fd00:1234::/48",
+    "fe80::/10",
+    "fe80::1/128",
+    "fec0::/10",
+];
+
 fn networks() -> impl Strategy<Value = (u16, Vec<u8>)> {
     let v4 =
         (any::<u32>(), 0u8..=32).prop_map(|(a, len)| ipnet::Ipv4Net::new(a.into(), len).unwrap().trunc().to_string());
@@ -37,7 +65,8 @@ fn networks() -> impl Strategy<Value = (u16, Vec<u8>)> {
         let bits = u128::from(0x2000_0000 + a) << 96 | u128::from(b) << 64;
         ipnet::Ipv6Net::new(bits.into(), len).unwrap().trunc().to_string()
     });
-    let sound = prop_oneof![v4, v6].prop_map(|n| subnet(&n));
+    let private = prop::sample::select(PRIVATE.to_vec()).prop_map(str::to_owned);
+    let sound = prop_oneof![5 => v4, 5 => v6, 2 => private].prop_map(|n| subnet(&n));
     let broken = (any::<u8>(), 0u8..4, any::<u8>(), any::<u8>(), proptest::collection::vec(any::<u8>(), 0..18))
         .prop_map(|(zero, family, source, scope, data)| (8, [&[zero & 1, family, source, scope][..], &data].concat()));
     prop_oneof![6 => sound, 1 => broken]
@@ -169,6 +198,7 @@ pub(crate) fn nasty() -> Vec<Vec<u8>> {
         [sound(), vec![0; 5]].concat(),
         [with_opt(sound(), 1232, &[]), vec![1, 2, 3]].concat(),
     ];
+    all.extend(PRIVATE.map(|network| with_opt(sound(), 1232, &[subnet(network)])));
     all.extend((1..16).map(|opcode| changed(2, opcode << 3)));
     all.extend([0u8, 2, 3, 4, 254, 255].map(|class| {
         let mut packet = sound();
