@@ -5,8 +5,9 @@ use crate::cli::{Context, Failure};
 use crate::cluster::arbiters::Arbiters;
 use crate::cluster::{Arbiter, Cluster};
 use crate::output;
+use crate::region::RECOVER;
 use anyhow::{Context as _, Result};
-use arbiter_api::{Acted, AddMember, ClusterView, MemberRole, Transfer};
+use arbiter_api::{Acted, AddMember, ClusterView, LogPage, MemberRole, Transfer};
 use clap::Subcommand;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -43,6 +44,12 @@ enum Command {
         /// Its raft id [default: whoever has most of the log]
         #[arg(long)]
         to: Option<u64>,
+    },
+    /// What operators ordered, by whom and when
+    Audit {
+        /// Only so many, the latest ones
+        #[arg(long, default_value_t = 50)]
+        last: usize,
     },
     /// Write down everything that the arbiters know
     Backup {
@@ -103,6 +110,7 @@ pub async fn run(context: &Context, args: Args) -> Result<()> {
             let acted: Acted = arbiters.post("/v1/cluster/transfer", &Transfer { to }).await?;
             output::acted(context, &acted)
         }
+        Command::Audit { last } => audit(context, &arbiters, last).await,
         Command::Backup { out } => backup(context, &arbiters, out).await,
     }
 }
@@ -216,6 +224,50 @@ fn tell(view: &ClusterView) {
             names.join(", ")
         ));
     }
+    for told in view.forgotten.iter().cloned().chain(view.behind.iter().map(|(region, why)| format!("{region}: {why}")))
+    {
+        output::line(format_args!("! {told}. {RECOVER}"));
+    }
+}
+
+/// One order as `audit` lists it.
+#[derive(Serialize)]
+struct Ordered {
+    index: u64,
+    at: region_api::Timestamp,
+    who: String,
+    order: serde_json::Value,
+}
+
+/// Orders from the log of whoever leads, oldest first; those that were refused are in it too.
+async fn audit(context: &Context, arbiters: &Arbiters, last: usize) -> Result<()> {
+    let (mut after, mut orders, mut first) = (0, std::collections::VecDeque::new(), None);
+    let meta = loop {
+        let page: LogPage = arbiters.get(&format!("/v1/log?after={after}")).await?;
+        first.get_or_insert(page.first_index);
+        for item in page.entries {
+            let Some(who) = item.who else { continue };
+            let order = item.work.pointer("/request/order").cloned().unwrap_or_default();
+            orders.push_back(Ordered { index: item.index, at: item.proposed_at, who, order });
+            if orders.len() > last {
+                orders.pop_front();
+            }
+        }
+        match page.next_after {
+            Some(next) if next > after => after = next,
+            _ => break page.meta,
+        }
+    };
+    if context.json {
+        return output::json(&serde_json::json!({ "orders": orders, "first_index": first, "meta": meta }));
+    }
+    output::line(output::meta(&meta));
+    let mut table = output::table(&["entry", "when", "who", "what"]);
+    for Ordered { index, at, who, order } in &orders {
+        table.add_row([index.to_string(), at.to_string(), who.clone(), order.to_string()]);
+    }
+    output::line(table);
+    Ok(())
 }
 
 async fn backup(context: &Context, arbiters: &Arbiters, out: PathBuf) -> Result<()> {

@@ -18,6 +18,11 @@ use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
 
+/// How arbiters that have forgotten something are recovered.
+pub(crate) const RECOVER: &str = "To recover: stop all arbiters, put their folders away, and begin again from the newest \
+     backup with `quota-arbiter --config FILE restore --from BACKUP --regions ALL,THAT,EVER,WERE` (and `--above N` with \
+     the incarnation that is named here, if one is)";
+
 /// Arguments of `ops region`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -29,6 +34,8 @@ pub struct Args {
 enum Command {
     /// All regions
     List,
+    /// Make a new region known; it takes part from when its nodes first register
+    Add(Which),
     /// Grant it nothing more and ask everything back that it can spare
     Drain(Dangerous),
     /// Grant to it again
@@ -96,6 +103,10 @@ pub async fn run(context: &Context, args: Args) -> Result<()> {
     let arbiters = Arbiters::of(&Cluster::read(&context.home)?)?;
     match args.command {
         Command::List => list(context, &arbiters).await,
+        Command::Add(Which { region }) => {
+            let acted: Acted = arbiters.put(&format!("/v1/regions/{region}"), &json!({})).await?;
+            output::acted(context, &acted)
+        }
         Command::Drain(Dangerous { region, consent }) => {
             let known = one(&arbiters, &region).await?;
             let unsold = known.unsold.values().copied().sum::<Tickets>();
@@ -146,6 +157,9 @@ async fn list(context: &Context, arbiters: &Arbiters) -> Result<()> {
     for known in view.regions.iter().filter(|known| known.fenced.is_some()) {
         output::line(format_args!("{}: fenced: {}", known.region, known.fenced.as_deref().unwrap_or_default()));
     }
+    for known in &view.regions {
+        remarks(known);
+    }
     Ok(())
 }
 
@@ -155,8 +169,31 @@ fn state(known: &RegionStatus) -> String {
         RegionState::Draining => "draining",
         RegionState::WrittenOff => "written off",
     };
-    let more = [(known.silent, ", SILENT"), (known.awaited, ", awaited after a restore")];
+    let more = [
+        (known.silent, ", SILENT"),
+        (known.awaited, ", awaited after a restore"),
+        (known.behind.is_some(), ", KNOWS LATER ARBITERS"),
+    ];
     more.iter().filter(|(holds, _)| *holds).fold(state.to_owned(), |text, (_, more)| text + more)
+}
+
+/// What somebody has to do about a region, if anything.
+fn remarks(known: &RegionStatus) {
+    let region = known.region;
+    if let Some(behind) = &known.behind {
+        output::line(format_args!("{region}: {behind}. {RECOVER}"));
+    }
+    if known.awaited {
+        output::line(format_args!(
+            "{region}: the arbiters were restored from a backup and grant nothing to anybody until this region has \
+             registered again: start its nodes. If its database can never commit again: `cargo ops region write-off \
+             {region} --fenced HOW --sold POOL=N …`"
+        ));
+    } else if known.silent && known.state != RegionState::WrittenOff && known.identity.is_some() {
+        output::line(format_args!(
+            "{region}: silent; what it has stays its own. `cargo ops region quarantine {region}` says what can be done"
+        ));
+    }
 }
 
 fn heard(known: &RegionStatus) -> String {

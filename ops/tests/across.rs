@@ -4,10 +4,12 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use arbiter_api::{LogItem, QuotaView};
-use ops::verify::across::{self, Arbitration};
+use ops::verify::across;
 use ops::verify::books::Books;
-use ops::verify::log::ArbiterLog;
+use ops::verify::history::{self, Arbitration, Start};
+use ops::verify::log::{ArbiterLog, Base};
 use ops::verify::problem::Found;
+use ops::verify::replay::Replay;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -51,7 +53,7 @@ fn log(id: u64) -> ArbiterLog {
     let item = |(at, work): (usize, Value)| json!({"index": at + 2, "term": 1, "proposed_at": NOW, "work": work});
     let entries: Vec<LogItem> =
         work.into_iter().enumerate().map(|entry| serde_json::from_value(item(entry)).unwrap()).collect();
-    ArbiterLog { id, first_index: 1, read_to: entries.last().unwrap().index, entries }
+    ArbiterLog { id, base: Base::default(), first_index: 1, read_to: entries.last().unwrap().index, entries }
 }
 
 fn view(index: u64) -> QuotaView {
@@ -92,6 +94,7 @@ fn books(region: &str, row: [i64; 6], sold_to: &str) -> Books {
         payments: Vec::new(),
         refunds: Vec::new(),
         tickets: Vec::new(),
+        queued: None,
     }
 }
 
@@ -108,7 +111,7 @@ fn sale() -> Sale {
 fn judge(sale: &Sale) -> BTreeSet<&'static str> {
     let mut found = Found::default();
     across::invariant_people(&sale.books, &mut found);
-    if let Some(accounts) = across::invariant_logs(&sale.arbitration, &mut found) {
+    if let Some(accounts) = history::invariant_logs(&sale.arbitration, &mut found) {
         across::invariant_regions(&sale.books, &accounts, &mut found);
         across::invariant_all_tickets(&sale.books, &sale.arbitration, &accounts, &mut found);
     }
@@ -144,6 +147,15 @@ const CORRUPTIONS: &[Corruption] = &[
     ("a database of a later epoch", |sale| sale.books[0].state.quota[0].epoch = 2, "invariant_agreement"),
     ("a ticket that nobody has", |sale| drop_ticket(sale), "invariant_nothing_stranded"),
     ("somebody who waits for what lies in the pool", |sale| strand(sale), "invariant_nothing_stranded"),
+    (
+        "somebody in a queue who wants what lies in the pool",
+        |sale| {
+            strand(sale);
+            sale.books[1].waiting.clear();
+            sale.books[1].queued = Some(queued(&[0], 1));
+        },
+        "invariant_nothing_stranded",
+    ),
     (
         "one person with four tickets in each of two regions",
         |sale| {
@@ -218,6 +230,34 @@ const CORRUPTIONS: &[Corruption] = &[
         },
         "invariant_logs",
     ),
+    (
+        "a snapshot that is not what the log adds up to",
+        |sale| {
+            let mut base = state_after(&sale.arbitration.logs[2], 6);
+            base.index = 7;
+            sale.arbitration.logs[2].base = base;
+        },
+        "invariant_logs",
+    ),
+    (
+        "a snapshot that does not add up",
+        |sale| {
+            let mut base = state_after(&sale.arbitration.logs[0], 7);
+            let mut text = serde_json::to_value(&base.issuer).unwrap();
+            text["pools"]["demo/A"]["pool"] = json!(9);
+            base.issuer = serde_json::from_value(text).unwrap();
+            for log in &mut sale.arbitration.logs {
+                (log.base, log.first_index) = (base.clone(), 8);
+                log.entries.drain(..6);
+            }
+        },
+        "invariant_logs",
+    ),
+    (
+        "a region that was written off and sold more than was counted",
+        |sale| write_west_off(sale, 2),
+        "invariant_no_oversell",
+    ),
     ("a region that the arbiters do not know", unknown_region, "invariant_agreement"),
     ("a concert that the arbiters do not know", unknown_tier, "invariant_agreement"),
 ];
@@ -250,6 +290,67 @@ fn waits(need: i16) -> region_api::wire::books::WaitingRow {
     serde_json::from_value(json!({"entry": 9, "tier": 0, "need": need, "arrival_ms": 1, "user_hash": PERSON,
         "request_id": null, "identity_hash": null, "quantity": need, "any_quantity": false, "tiers": [0]}))
     .unwrap()
+}
+
+fn queued(tiers: &[u8], least: u64) -> region_api::wire::QueueWishes {
+    let wishes = json!([{"tiers": tiers, "requests": 1, "least": least}]);
+    let queue = json!({"concert": "demo", "region": "west", "requests": 1, "complete": true, "wishes": wishes});
+    serde_json::from_value(queue).unwrap()
+}
+
+/// The state after an entry, as a snapshot would have it.
+fn state_after(log: &ArbiterLog, index: u64) -> Base {
+    let mut replay = Replay::from(&log.base);
+    replay.advance(log, index).unwrap();
+    let Replay { issuer, concerts, .. } = replay;
+    Base { index, founded: true, issuer, concerts, done: ["77".to_owned()].into() }
+}
+
+/// The west is written off; its operator counted so many sold of the three.
+fn write_west_off(sale: &mut Sale, counted: u64) {
+    let sales = json!([{"pool": "demo/A", "sold": counted, "refunded": 0}]);
+    let order =
+        json!({"quota": {"write_off": {"region": "west", "fenced": "its disks were destroyed", "sales": sales}}});
+    let work = json!({"request": {"id": 78, "who": "ann", "order": order}});
+    let index = sale.arbitration.before + 1;
+    for log in &mut sale.arbitration.logs {
+        let item = json!({"index": index, "term": 1, "proposed_at": NOW, "work": work});
+        log.entries.push(serde_json::from_value(item).unwrap());
+        log.read_to = index;
+    }
+    sale.arbitration.views.clear();
+}
+
+#[test]
+fn a_log_without_its_beginning_is_judged_from_its_oldest_snapshot_and_that_is_said() {
+    let mut sale = sale();
+    let start = |sale: &Sale| history::invariant_logs(&sale.arbitration, &mut Found::default()).unwrap().start;
+    assert_eq!(start(&sale), Start::Beginning);
+    for (log, index) in sale.arbitration.logs.iter_mut().zip([6, 6, 8]) {
+        (log.base, log.first_index) = (state_after(log, index), index + 1);
+        log.entries.retain(|item| item.index > index);
+    }
+    assert_eq!(judge(&sale), BTreeSet::new());
+    assert_eq!(start(&sale), Start::Snapshot { index: 6, confirmed_by: 1 });
+    for log in &mut sale.arbitration.logs {
+        let Base { issuer, concerts, .. } = log.base.clone();
+        log.base = Base { index: 1, founded: true, issuer, concerts, ..Base::default() };
+        log.first_index = 2;
+    }
+    sale.arbitration.logs.truncate(2);
+    assert_eq!(start(&sale), Start::Restored);
+}
+
+#[test]
+fn a_region_that_was_written_off_counts_with_what_its_operator_counted() {
+    let mut sale = sale();
+    write_west_off(&mut sale, 3);
+    assert_eq!(judge(&sale), BTreeSet::new(), "its database can still be read");
+    sale.books.pop();
+    assert_eq!(judge(&sale), BTreeSet::new(), "its database is gone");
+    // One that the pool has again, and somebody in the east waits.
+    sale.books[0].queued = Some(queued(&[0], 1));
+    assert_eq!(judge(&sale), ["invariant_nothing_stranded"].into());
 }
 
 fn unknown_region(sale: &mut Sale) {

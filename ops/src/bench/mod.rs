@@ -13,6 +13,7 @@ pub mod memory;
 pub mod poll;
 pub mod quota;
 pub mod report;
+pub mod sale;
 pub mod stage;
 pub mod work;
 
@@ -40,6 +41,8 @@ pub enum Name {
     Dns,
     /// Commands committed by three arbiters, beside raft alone; a leader's work with heartbeats; the log's size
     Quota,
+    /// A skewed sale in three regions with three arbiters, beside the same people at one pool
+    Sale,
     /// All of them
     All,
 }
@@ -62,6 +65,9 @@ pub struct Options {
     /// Requests of `burst`, longest queue of `memory`
     #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(10_000..=20_000_000))]
     pub requests: u64,
+    /// Tickets of `sale`
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(200..=100_000))]
+    pub tickets: u64,
     /// Processors that everything shares; 0 leaves it to the system
     #[arg(long, default_value_t = 2)]
     pub processors: usize,
@@ -77,7 +83,7 @@ fn connections(text: &str) -> Result<usize, String> {
 /// Runs the benches named and prints their lines.
 pub async fn run(context: &Context, options: Options) -> Result<()> {
     pin(options.processors)?;
-    let all = [Name::Intake, Name::Poll, Name::Allocate, Name::Memory, Name::Burst, Name::Dns, Name::Quota];
+    let all = [Name::Intake, Name::Poll, Name::Allocate, Name::Memory, Name::Burst, Name::Dns, Name::Quota, Name::Sale];
     let names = if options.name == Name::All { all.to_vec() } else { vec![options.name] };
     let mut lines = Vec::new();
     for name in names {
@@ -89,6 +95,7 @@ pub async fn run(context: &Context, options: Options) -> Result<()> {
             Name::Memory => memory::run(&options).await,
             Name::Dns => dns::run(&options).await,
             Name::Quota => quota::run(&options).await,
+            Name::Sale => sale::run(&options).await,
             Name::Burst | Name::All => burst::run(&options).await,
         };
         let measured = measured.with_context(|| format!("bench {name:?}"))?;

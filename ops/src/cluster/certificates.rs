@@ -150,11 +150,12 @@ impl TlsFiles {
         // Somebody else in this process may have chosen already; that choice is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let read = |file: &Path| std::fs::read(file).with_context(|| format!("reading {}", file.display()));
-        let ca = reqwest::Certificate::from_pem(&read(&self.ca_file)?)?;
+        // Two while the authority is being replaced.
+        let ca = reqwest::Certificate::from_pem_bundle(&read(&self.ca_file)?)?;
         let both = [read(&self.certificate_file)?, read(&self.key_file)?].concat();
         let identity = reqwest::Identity::from_pem(&both)
             .with_context(|| format!("{} and its key do not fit", self.certificate_file.display()))?;
-        let builder = reqwest::Client::builder().tls_certs_only([ca]).identity(identity).https_only(true).no_proxy();
+        let builder = reqwest::Client::builder().tls_certs_only(ca).identity(identity).https_only(true).no_proxy();
         Ok(builder.redirect(reqwest::redirect::Policy::none()))
     }
 }

@@ -10,8 +10,8 @@ use std::path::Path;
 pub struct EdgeRegion {
     /// Its name.
     pub name: String,
-    /// Address of its front door; buyers know the port.
-    pub address: IpAddr,
+    /// Addresses of its front door; buyers know the port.
+    pub addresses: Vec<IpAddr>,
     /// Where it stands on earth: latitude and longitude in degrees.
     pub position: [f64; 2],
     /// Where buyers reach it.
@@ -27,8 +27,10 @@ pub struct EdgeConfig<'a> {
     pub dns: SocketAddr,
     /// For operators.
     pub admin: SocketAddr,
-    /// File with the operators' bearer token, its own and the regions'.
+    /// File with the bearer token of its own operators.
     pub operator_token_file: &'a Path,
+    /// File with the bearer token that shows it the regions' state, and does nothing else there.
+    pub reader_token_file: &'a Path,
     /// File with the secret of its DNS cookies.
     pub cookies_file: &'a Path,
     /// The zone; its own name is the sale's.
@@ -92,7 +94,7 @@ struct Health {
 #[derive(Serialize)]
 struct Region<'a> {
     name: &'a str,
-    addresses: [IpAddr; 1],
+    addresses: &'a [IpAddr],
     position: [f64; 2],
     ready_url: String,
     status_url: String,
@@ -132,12 +134,12 @@ impl EdgeConfig<'_> {
     fn region<'a>(&'a self, region: &'a EdgeRegion) -> Region<'a> {
         Region {
             name: &region.name,
-            addresses: [region.address],
+            addresses: &region.addresses,
             position: region.position,
             ready_url: format!("http://{}/readyz", region.public),
             // What it says of its queues and stock.
             status_url: format!("http://{}/v1/status", region.admin),
-            status_token_file: self.operator_token_file,
+            status_token_file: self.reader_token_file,
         }
     }
 }

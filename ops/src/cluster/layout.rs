@@ -1,5 +1,6 @@
 //! Which part of a local cluster listens where. Nothing outside 127.0.0.0/8, one address per machine that it stands for.
 
+use super::node_config::Room;
 use region_api::RegionName;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
@@ -11,6 +12,10 @@ pub const SANDBOX: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 41, 1)
 
 /// Where the edges listen, DNS and operators alike: two name servers, so that one may die.
 pub const EDGES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 31, 1), Ipv4Addr::new(127, 0, 32, 1)];
+
+/// What each region takes: three of them on one machine of four cores accept more than this together, so the edges begin to
+/// move people before anybody is refused. A million waiting are 200 MB of its Redis.
+pub const ROOM: Room = Room { capacity_per_s: 2_000.0, queue_max: 1_000_000 };
 
 /// The zone of a local cluster; its own name is the sale's.
 pub const ZONE: &str = "tickets.example";

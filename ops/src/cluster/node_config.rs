@@ -40,6 +40,17 @@ pub struct NodeConfig<'a> {
     pub peers: &'a [(RegionName, SocketAddr)],
     /// How it reaches the arbiters; absent in a standalone region.
     pub arbiter: Option<&'a ArbiterAccess>,
+    /// What the region can take; the node's defaults when absent.
+    pub room: Option<Room>,
+}
+
+/// What a region can take.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Room {
+    /// Joins per second, as the edges are told.
+    pub capacity_per_s: f64,
+    /// Reservations that may wait to be decided.
+    pub queue_max: u64,
 }
 
 /// How a region reaches the arbiters, and who it is to them.
@@ -69,6 +80,8 @@ struct File<'a> {
     keys: Keys<'a>,
     payments: Payments<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    intake: Option<Room>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     arbiter: Option<&'a ArbiterAccess>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     peers: BTreeMap<&'a str, String>,
@@ -84,6 +97,7 @@ struct Public {
 struct Admin<'a> {
     listen: SocketAddr,
     operator_token_file: &'a Path,
+    reader_token_file: &'a Path,
     door_token_file: &'a Path,
 }
 
@@ -129,6 +143,7 @@ impl NodeConfig<'_> {
             admin: Admin {
                 listen: self.admin,
                 operator_token_file: &secrets.operator_token,
+                reader_token_file: &secrets.reader_token,
                 door_token_file: &secrets.door_token,
             },
             postgres: Postgres {
@@ -146,6 +161,7 @@ impl NodeConfig<'_> {
                 secret_key_file: &secrets.payment_key,
                 webhook_secret_file: &secrets.webhook_secret,
             },
+            intake: self.room,
             arbiter: self.arbiter,
             peers: self.peers.iter().map(|(region, public)| (region.as_str(), format!("http://{public}"))).collect(),
         };

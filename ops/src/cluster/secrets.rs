@@ -21,6 +21,10 @@ pub struct SecretFiles {
     pub ticket_public_key: PathBuf,
     /// Operators' bearer token.
     pub operator_token: PathBuf,
+    /// Bearer token of those who may look at a region's state and change nothing: the edges.
+    pub reader_token: PathBuf,
+    /// Operators' bearer token at the edges; another one, so that an edge holds nothing that acts on a region.
+    pub edge_token: PathBuf,
     /// The door's bearer token.
     pub door_token: PathBuf,
     /// The seller's key for the sandbox's API.
@@ -42,6 +46,8 @@ impl SecretFiles {
             ticket_key: at("ticket-key.pem"),
             ticket_public_key: at("ticket-public-key.pem"),
             operator_token: at("operator-token"),
+            reader_token: at("reader-token"),
+            edge_token: at("edge-token"),
             door_token: at("door-token"),
             payment_key: at("payment-key"),
             webhook_secret: at("webhook-secret"),
@@ -63,6 +69,8 @@ impl SecretFiles {
             write_once(&files.edge_cookies, &format!("{:032x}\n", rand::random::<u128>()))?;
         }
         ensure(&files.operator_token, "")?;
+        ensure(&files.reader_token, "")?;
+        ensure(&files.edge_token, "")?;
         ensure(&files.door_token, "")?;
         ensure(&files.payment_key, "sk_sandbox_")?;
         ensure(&files.webhook_secret, "whsec_")?;
@@ -121,9 +129,15 @@ mod tests {
             let entry = entry.unwrap();
             assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.path());
         }
-        let texts = [&files.operator_token, &files.door_token, &files.sandbox_control_token];
+        let texts = [
+            &files.operator_token,
+            &files.reader_token,
+            &files.edge_token,
+            &files.door_token,
+            &files.sandbox_control_token,
+        ];
         let tokens: std::collections::BTreeSet<String> =
             texts.iter().map(|file| super::super::read_secret(file).unwrap()).collect();
-        assert_eq!(tokens.len(), 3, "every token is another one");
+        assert_eq!(tokens.len(), 5, "every token is another one");
     }
 }

@@ -133,29 +133,28 @@ impl Buyer<'_> {
             tiers: user.tiers.iter().map(|tier| scene.tiers[*tier].as_str()).collect(),
             any_quantity: user.any_quantity,
         };
-        let (joined, fresh) = insist!(self, self.join_once(&wish))?;
-        if fresh {
-            self.note(Record::Accepted {
-                concert: wish.concert.into(),
-                reservation: joined.reservation.clone(),
-                user: user_id.into(),
-                request_id: wish.request_id.to_string(),
-                quantity: wish.quantity,
-            })?;
-            scene.tally.accepted.fetch_add(1, Relaxed);
-        }
+        // A `200` too: the `202` before it was lost on the way, and the place is this buyer's all the same.
+        let joined = insist!(self, self.join_once(&wish))?;
+        self.note(Record::Accepted {
+            concert: wish.concert.into(),
+            reservation: joined.reservation.clone(),
+            user: user_id.into(),
+            request_id: wish.request_id.to_string(),
+            quantity: wish.quantity,
+        })?;
+        scene.tally.accepted.fetch_add(1, Relaxed);
         Ok(joined)
     }
 
-    async fn join_once(&self, wish: &Wish<'_>) -> Result<(Joined, bool), CallError> {
+    async fn join_once(&self, wish: &Wish<'_>) -> Result<Joined, CallError> {
         let sent = Instant::now();
-        let answer = if self.user.doubles {
+        let joined = if self.user.doubles {
             both(tokio::join!(self.phone.join(&self.session, wish), self.phone.join(&self.session, wish)))?
         } else {
-            self.phone.join(&self.session, wish).await?
+            self.phone.join(&self.session, wish).await?.0
         };
         self.scene.tally.latency(sent.elapsed());
-        Ok(answer)
+        Ok(joined)
     }
 
     fn note(&self, record: Record) -> Result<(), CallError> {
@@ -273,7 +272,7 @@ impl Patience {
 type JoinAnswer = Result<(Joined, bool), CallError>;
 
 /// Two joins sent at once with one request id must lead to one place, given once.
-fn both((first, second): (JoinAnswer, JoinAnswer)) -> JoinAnswer {
+fn both((first, second): (JoinAnswer, JoinAnswer)) -> Result<Joined, CallError> {
     match (first, second) {
         (Ok((a, a_fresh)), Ok((b, b_fresh))) => {
             if a.reservation != b.reservation {
@@ -282,9 +281,9 @@ fn both((first, second): (JoinAnswer, JoinAnswer)) -> JoinAnswer {
             if a_fresh && b_fresh {
                 return Err(CallError::Broken(format!("one request accepted twice: {}", a.reservation)));
             }
-            Ok((a, a_fresh || b_fresh))
+            Ok(a)
         }
-        (Ok(answer), Err(_)) | (Err(_), Ok(answer)) => Ok(answer),
+        (Ok((joined, _)), Err(_)) | (Err(_), Ok((joined, _))) => Ok(joined),
         (Err(error), Err(_)) => Err(error),
     }
 }

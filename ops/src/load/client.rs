@@ -6,7 +6,9 @@
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 /// A call that did not bring what was asked for.
@@ -148,6 +150,7 @@ pub struct Wish<'a> {
 #[derive(Clone)]
 pub struct Phone {
     http: Client,
+    lines: Arc<Semaphore>,
     region: String,
     sandbox: Option<String>,
 }
@@ -160,9 +163,9 @@ impl Payment {
 }
 
 impl Phone {
-    /// `region` and `sandbox` are base URLs without a trailing slash.
-    pub fn new(http: Client, region: String, sandbox: Option<String>) -> Self {
-        Self { http, region, sandbox }
+    /// `lines` bounds the calls under way of all phones; `region` and `sandbox` are base URLs without a trailing slash.
+    pub fn new(http: Client, lines: Arc<Semaphore>, region: String, sandbox: Option<String>) -> Self {
+        Self { http, lines, region, sandbox }
     }
 
     /// A guest's session.
@@ -213,8 +216,7 @@ impl Phone {
         };
         let url = format!("{sandbox}/v1/payment_intents/{}/confirm", payment.intent);
         let form = [("client_secret", payment.client_secret.as_str()), ("payment_method", method)];
-        let answer = self.http.post(url).form(&form).send().await.map_err(no_answer)?;
-        match answer.status() {
+        match self.send(self.http.post(url).form(&form)).await?.0 {
             StatusCode::OK => Ok(true),
             StatusCode::PAYMENT_REQUIRED => Ok(false),
             // It is over: paid by a call whose answer got lost, or cancelled. Confirming again would change nothing.
@@ -231,20 +233,28 @@ impl Phone {
         }
         let url = format!("{sandbox}/v1/payment_intents/{}", payment.intent);
         let request = self.http.get(url).query(&[("client_secret", &payment.client_secret)]);
-        let answer = request.send().await.map_err(no_answer)?;
-        if !answer.status().is_success() {
-            return Err(CallError::NoAnswer(format!("the payment provider answered {}", answer.status())));
+        let (status, body) = self.send(request).await?;
+        if !status.is_success() {
+            return Err(CallError::NoAnswer(format!("the payment provider answered {status}")));
         }
-        let intent: Intent = answer.json().await.map_err(no_answer)?;
+        let intent: Intent = serde_json::from_slice(&body)
+            .map_err(|error| CallError::NoAnswer(format!("the payment provider's answer is unreadable: {error}")))?;
         Ok(matches!(intent.status.as_str(), "succeeded" | "processing"))
     }
 
-    async fn call(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), CallError> {
+    /// The whole answer, whatever it says.
+    async fn send(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), CallError> {
+        // Never closed.
+        let _line = self.lines.acquire().await;
         let answer = request.send().await.map_err(no_answer)?;
         let status = answer.status();
-        let body = answer.bytes().await.map_err(no_answer)?;
+        Ok((status, answer.bytes().await.map_err(no_answer)?.to_vec()))
+    }
+
+    async fn call(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), CallError> {
+        let (status, body) = self.send(request).await?;
         if status.is_success() {
-            return Ok((status, body.to_vec()));
+            return Ok((status, body));
         }
         let problem: Problem = serde_json::from_slice(&body).map_err(|e| {
             CallError::Broken(format!("{status} without a problem body ({e}): {}", String::from_utf8_lossy(&body)))

@@ -45,6 +45,17 @@ pub enum Record {
     },
 }
 
+impl Record {
+    /// The reservation that it is about.
+    pub fn reservation(&self) -> &str {
+        match self {
+            Self::Accepted { reservation, .. } | Self::Ended { reservation, .. } | Self::Paid { reservation, .. } => {
+                reservation
+            }
+        }
+    }
+}
+
 /// Appends records to a file; shared by all buyers.
 pub struct Journal {
     file: Mutex<BufWriter<File>>,

@@ -23,6 +23,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tally::{Outcome, Report, Tally};
+use tokio::sync::Semaphore;
+
+/// Files that a crowd may count on having open, whatever the machine says.
+const OPEN_FILES_LEAST: usize = 256;
+/// Files that a crowd has a use for.
+const OPEN_FILES_MOST: u64 = 20_000;
 
 /// Where the crowd goes.
 #[derive(Debug, Clone)]
@@ -121,7 +127,9 @@ pub async fn run(target: &Target, options: &Options, progress: bool) -> Result<D
         (Some(Via::Dns), Some(via)) => Some(Compass::new(via.clone())),
         (Some(Via::Dns), None) => bail!("this cluster has no edge to ask, or a region without a place on the map"),
     };
-    let http = http_client()?;
+    let files = open_files_max();
+    let http = http_client(files / 4 / (target.regions.len() + 1))?;
+    let lines = Arc::new(Semaphore::new(files / 4));
     let spread = spread(target, options.spread.as_deref())?;
     let shown = concert(&http, target, &spread, &options.concert).await?;
     let crowd = Crowd {
@@ -137,8 +145,8 @@ pub async fn run(target: &Target, options: &Options, progress: bool) -> Result<D
         double: options.double,
     };
     let record = record_path(&target.records, &options.concert)?;
-    let phones =
-        target.regions.iter().map(|(_, url)| Phone::new(http.clone(), url.clone(), target.sandbox.clone())).collect();
+    let phone = |url: &String| Phone::new(http.clone(), Arc::clone(&lines), url.clone(), target.sandbox.clone());
+    let phones = target.regions.iter().map(|(_, url)| phone(url)).collect();
     let started = Instant::now();
     let scene = Arc::new(Scene {
         concert: options.concert.clone(),
@@ -161,10 +169,20 @@ pub async fn run(target: &Target, options: &Options, progress: bool) -> Result<D
     Ok(Done { scene, record, elapsed: started.elapsed() })
 }
 
-fn http_client() -> Result<reqwest::Client> {
+/// How many files this process may have open, after asking for as many as it is allowed to ask for: every call under way
+/// and every idle connection is one, and a crowd that runs out of them waits for itself and not for the servers.
+fn open_files_max() -> usize {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return OPEN_FILES_LEAST };
+    let wanted = hard.min(OPEN_FILES_MOST);
+    let files = if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() { wanted } else { soft };
+    usize::try_from(files.min(OPEN_FILES_MOST)).unwrap_or(OPEN_FILES_LEAST).max(OPEN_FILES_LEAST)
+}
+
+fn http_client(idle_max: usize) -> Result<reqwest::Client> {
     reqwest::Client::builder()
         .timeout(Duration::from_secs(20))
-        .pool_max_idle_per_host(2_000)
+        .pool_max_idle_per_host(idle_max)
         .pool_idle_timeout(Duration::from_secs(20))
         .no_proxy()
         .build()

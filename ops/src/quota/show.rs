@@ -1,6 +1,7 @@
 //! A concert's quota as a table that an operator reads at a glance.
 
 use crate::output;
+use crate::region::RECOVER;
 use arbiter_api::{QuotaView, RegionQuota, TierQuota};
 use comfy_table::{Cell, CellAlignment, Color, Table};
 use quota_protocol::Tickets;
@@ -30,8 +31,9 @@ pub fn text(view: &QuotaView) -> String {
 }
 
 fn rows(table: &mut Table, tier: &TierQuota) {
-    let state = match (tier.sold_out, tier.frozen) {
+    let state = match (tier.sold_out, tier.frozen || tier.forgotten.is_some()) {
         (true, _) => "sold out",
+        (_, true) if tier.forgotten.is_some() => "FORGOTTEN",
         (_, true) => "FROZEN",
         _ => "",
     };
@@ -73,6 +75,9 @@ fn remarks(tier: &TierQuota) -> Vec<String> {
              quarantine` says what can be done",
             tier.tier, tier.quarantined
         ));
+    }
+    if let Some(forgotten) = &tier.forgotten {
+        remarks.push(format!("  {}: {forgotten}. {RECOVER}", tier.tier));
     }
     if tier.frozen {
         remarks.push(format!("  {}: frozen by an operator; `cargo ops quota thaw` ends that", tier.tier));

@@ -33,10 +33,10 @@ impl DerefMut for ArbiterPart {
 }
 
 impl ArbiterPart {
-    /// Starts one.
-    pub fn start(member: Arbiter, config: PathBuf) -> Result<Self> {
+    /// Starts one; `env` is added to ours.
+    pub fn start(member: Arbiter, config: PathBuf, env: &[(&str, &str)]) -> Result<Self> {
         let mut arbiter = Self { member, part: Part::new("quota-arbiter", "arbiter", config) };
-        arbiter.start_again(&[])?;
+        arbiter.start_again(env)?;
         Ok(arbiter)
     }
 

@@ -50,7 +50,8 @@ impl EdgeNode {
         let text = EdgeConfig {
             dns,
             admin,
-            operator_token_file: &spec.secrets.operator_token,
+            operator_token_file: &spec.secrets.edge_token,
+            reader_token_file: &spec.secrets.reader_token,
             cookies_file: &spec.secrets.edge_cookies,
             zone: spec.zone,
             nameservers: &[dns.ip()],
@@ -77,7 +78,7 @@ impl EdgeNode {
             dns,
             admin: format!("http://{admin}"),
             zone: spec.zone.to_owned(),
-            operator_token_file: spec.secrets.operator_token.clone(),
+            operator_token_file: spec.secrets.edge_token.clone(),
             folder: folder.path().to_owned(),
         };
         let mut node = Self { edge, started, _folder: folder };

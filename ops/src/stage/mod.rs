@@ -6,6 +6,7 @@
 
 mod arbiter;
 mod edge;
+mod loss;
 mod node;
 mod part;
 mod relay;
@@ -13,6 +14,7 @@ mod sites;
 
 pub use arbiter::ArbiterPart;
 pub use edge::{EdgeNode, EdgeSpec};
+pub use loss::Lost;
 pub use node::Node;
 pub use part::{Part, program};
 pub use relay::Relay;
@@ -170,6 +172,7 @@ impl Stage {
             sandbox_url: &self.sandbox_url,
             peers: &spec.peers,
             arbiter: None,
+            room: None,
         };
         let file = folder.join("node.toml");
         std::fs::write(&file, config.text()? + &spec.more).with_context(|| format!("writing {}", file.display()))?;

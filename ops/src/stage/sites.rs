@@ -40,12 +40,14 @@ pub struct SitesSpec {
     pub heartbeat_ms: Option<u64>,
     /// Threads of each node's runtime.
     pub worker_threads: Option<usize>,
+    /// What arbiters' environments have beside ours: `BOXOFFICE_ARBITER_…` goes before their configuration.
+    pub arbiter_env: &'static [(&'static str, &'static str)],
 }
 
 impl Default for SitesSpec {
     fn default() -> Self {
         let regions = crate::cluster::layout::REGIONS.to_vec();
-        Self { regions, arbiters: 3, autonomy_ms: None, heartbeat_ms: None, worker_threads: Some(2) }
+        Self { regions, arbiters: 3, autonomy_ms: None, heartbeat_ms: None, worker_threads: Some(2), arbiter_env: &[] }
     }
 }
 
@@ -59,8 +61,8 @@ pub struct Site {
     pub postgres: Postgres,
     /// Its queue's server.
     pub redis: Redis,
-    postgres_access: PostgresAccess,
-    redis_access: RedisAccess,
+    pub(super) postgres_access: PostgresAccess,
+    pub(super) redis_access: RedisAccess,
 }
 
 /// Regions and arbiters that run.
@@ -73,9 +75,12 @@ pub struct Sites {
     pub relay: Relay,
     /// The payment provider, in this process.
     pub sandbox_url: String,
+    pub(super) spec: SitesSpec,
+    pub(super) authority: Authority,
+    pub(super) peers: Vec<(RegionName, SocketAddr)>,
     operator: TlsFiles,
-    secrets: SecretFiles,
-    home: Home,
+    pub(super) secrets: SecretFiles,
+    pub(super) home: Home,
     http: reqwest::Client,
     sandbox_stop: CancellationToken,
     // Dropped last: everything above lies in it.
@@ -83,9 +88,9 @@ pub struct Sites {
 }
 
 /// What is known of a region before its node starts.
-struct Ground {
-    region: RegionName,
-    public: SocketAddr,
+pub(super) struct Ground {
+    pub(super) region: RegionName,
+    pub(super) public: SocketAddr,
     admin: SocketAddr,
     postgres: (Postgres, PostgresAccess),
     redis: (Redis, RedisAccess),
@@ -114,6 +119,9 @@ impl Sites {
             arbiters,
             relay,
             sandbox_url,
+            peers: grounds.iter().map(|ground| (ground.region.clone(), ground.public)).collect(),
+            spec,
+            authority,
             operator,
             secrets,
             home,
@@ -122,57 +130,62 @@ impl Sites {
             _folder: folder,
         };
         sites.arbiters_ready().await?;
-        let peers: Vec<_> = grounds.iter().map(|ground| (ground.region.clone(), ground.public)).collect();
         for ground in grounds {
-            let site = sites.start_region(&spec, &authority, ground, &peers)?;
+            let site = sites.start_region(ground)?;
             sites.regions.push(site);
         }
         sites.ready().await?;
         Ok(sites)
     }
 
-    fn start_region(
-        &self,
-        spec: &SitesSpec,
-        authority: &Authority,
-        ground: Ground,
-        all: &[(RegionName, SocketAddr)],
-    ) -> Result<Site> {
+    pub(super) fn start_region(&self, ground: Ground) -> Result<Site> {
         let Ground { region, public, admin, postgres: (postgres, postgres_access), redis: (redis, redis_access) } =
             ground;
-        let folder = self.home.part(&format!("{region}/node"));
-        let state_dir = folder.join("state");
-        std::fs::create_dir_all(&state_dir).with_context(|| format!("making {}", state_dir.display()))?;
-        let role = Role::Region(region.as_str().parse()?);
-        let access = ArbiterAccess {
-            urls: self.arbiters.iter().map(|arbiter| arbiter.member.address.clone()).collect(),
-            tls: authority.ensure_issued(region.as_str(), &role, &[])?,
-            autonomy_ms: spec.autonomy_ms,
-        };
-        let peers: Vec<_> = all.iter().filter(|(other, _)| *other != region).cloned().collect();
-        let config = NodeConfig {
-            region: &region,
-            state_dir: &state_dir,
-            roles: &ALL_ROLES,
-            worker_threads: spec.worker_threads,
-            public,
-            admin,
-            postgres: &postgres_access,
-            redis: &redis_access,
-            secrets: &self.secrets,
-            sandbox_url: &self.sandbox_url,
-            peers: &peers,
-            arbiter: Some(&access),
-        };
-        let file = folder.join("node.toml");
-        std::fs::write(&file, config.text()?).with_context(|| format!("writing {}", file.display()))?;
+        let file = self.home.part(&format!("{region}/node")).join("node.toml");
+        let text = self.node_config(&region, "state", (public, admin), (&postgres_access, &redis_access))?;
+        std::fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
         let node = Node::start(self.regions.len(), file, public, admin, &[])?;
         let site = Site { region, node, postgres, redis, postgres_access, redis_access };
         self.name_caller(site.node.pid(), site.region.as_str());
         Ok(site)
     }
 
-    fn name_caller(&self, pid: Option<i32>, name: &str) {
+    /// What a region's node is told; its state lies in this folder of its own.
+    pub(super) fn node_config(
+        &self,
+        region: &RegionName,
+        state: &str,
+        (public, admin): (SocketAddr, SocketAddr),
+        (postgres, redis): (&PostgresAccess, &RedisAccess),
+    ) -> Result<String> {
+        let state_dir = self.home.part(&format!("{region}/node")).join(state);
+        std::fs::create_dir_all(&state_dir).with_context(|| format!("making {}", state_dir.display()))?;
+        let role = Role::Region(region.as_str().parse()?);
+        let access = ArbiterAccess {
+            urls: self.arbiters.iter().map(|arbiter| arbiter.member.address.clone()).collect(),
+            tls: self.authority.ensure_issued(region.as_str(), &role, &[])?,
+            autonomy_ms: self.spec.autonomy_ms,
+        };
+        let peers: Vec<_> = self.peers.iter().filter(|(other, _)| other != region).cloned().collect();
+        let config = NodeConfig {
+            region,
+            state_dir: &state_dir,
+            roles: &ALL_ROLES,
+            worker_threads: self.spec.worker_threads,
+            public,
+            admin,
+            postgres,
+            redis,
+            secrets: &self.secrets,
+            sandbox_url: &self.sandbox_url,
+            peers: &peers,
+            arbiter: Some(&access),
+            room: None,
+        };
+        config.text()
+    }
+
+    pub(super) fn name_caller(&self, pid: Option<i32>, name: &str) {
         if let Some(pid) = pid {
             self.relay.caller(pid, name);
         }
@@ -188,7 +201,7 @@ impl Sites {
     /// Starts an arbiter again after it ended.
     pub fn start_arbiter_again(&mut self, id: u64) -> Result<()> {
         let arbiter = &mut self.arbiters[id as usize - 1];
-        arbiter.start_again(&[])?;
+        arbiter.start_again(self.spec.arbiter_env)?;
         let pid = arbiter.pid();
         self.name_caller(pid, &arbiter_name(id));
         Ok(())
@@ -389,7 +402,7 @@ impl Drop for Sites {
 }
 
 /// How an arbiter is called before other arbiters' doors.
-fn arbiter_name(id: u64) -> String {
+pub(super) fn arbiter_name(id: u64) -> String {
     format!("arbiter-{id}")
 }
 
@@ -430,7 +443,7 @@ async fn start_arbiters(
         };
         let file = home.part(&name).join("arbiter.toml");
         std::fs::write(&file, config.text()?).with_context(|| format!("writing {}", file.display()))?;
-        let arbiter = ArbiterPart::start(member.clone(), file)?;
+        let arbiter = ArbiterPart::start(member.clone(), file, spec.arbiter_env)?;
         if let Some(pid) = arbiter.pid() {
             relay.caller(pid, &name);
         }
@@ -439,7 +452,7 @@ async fn start_arbiters(
     Ok(arbiters)
 }
 
-async fn ground(home: &Home, region: &RegionName) -> Result<Ground> {
+pub(super) async fn ground(home: &Home, region: &RegionName) -> Result<Ground> {
     let names = [format!("{region}-postgres"), format!("{region}-redis")];
     let starting = (start_postgres(home, &names[0], Purpose::Tests), start_redis(home, &names[1]));
     let (postgres, redis) = tokio::try_join!(starting.0, starting.1)?;

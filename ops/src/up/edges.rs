@@ -18,7 +18,7 @@ pub(super) async fn edge(site: &Site<'_>, layout: &EdgeLayout) -> Result<Edge> {
         dns: layout.dns(),
         admin: format!("http://{}", layout.admin()),
         zone: ZONE.to_owned(),
-        operator_token_file: site.secrets.operator_token.clone(),
+        operator_token_file: site.secrets.edge_token.clone(),
         folder: site.home.part(&layout.edge),
     };
     step(layout.edge.clone(), layout.dns(), start(site, layout, &edge)).await?;
@@ -32,7 +32,8 @@ async fn start(site: &Site<'_>, layout: &EdgeLayout, edge: &Edge) -> Result<((),
     let text = EdgeConfig {
         dns: layout.dns(),
         admin: layout.admin(),
-        operator_token_file: &site.secrets.operator_token,
+        operator_token_file: &site.secrets.edge_token,
+        reader_token_file: &site.secrets.reader_token,
         cookies_file: &site.secrets.edge_cookies,
         zone: ZONE,
         nameservers: &EDGES.map(Into::into),
@@ -63,7 +64,7 @@ async fn start(site: &Site<'_>, layout: &EdgeLayout, edge: &Edge) -> Result<((),
 fn told_of(region: &RegionLayout) -> EdgeRegion {
     EdgeRegion {
         name: region.region.to_string(),
-        address: region.address.into(),
+        addresses: vec![region.address.into()],
         position: region.position,
         public: region.public(),
         admin: region.admin(),

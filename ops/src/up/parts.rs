@@ -1,7 +1,7 @@
 //! Starting each part of a local cluster, or finding it running.
 
 use crate::cluster::home::Home;
-use crate::cluster::layout::{RegionLayout, SANDBOX};
+use crate::cluster::layout::{ROOM, RegionLayout, SANDBOX};
 use crate::cluster::node_config::{ALL_ROLES, NodeConfig};
 use crate::cluster::secrets::{SecretFiles, server_password};
 use crate::cluster::{PostgresAccess, RedisAccess, Region, Sandbox, client};
@@ -144,6 +144,7 @@ async fn node(
         sandbox_url: &format!("http://{SANDBOX}"),
         peers: &peers,
         arbiter: access.as_ref(),
+        room: Some(ROOM),
     }
     .text()?;
     let changed = std::fs::read_to_string(&config).ok().as_deref() != Some(&text);

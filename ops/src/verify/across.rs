@@ -6,130 +6,20 @@
 //! books are read.
 
 use super::books::Books;
-use super::log::ArbiterLog;
+use super::history::{Accounts, Arbitration, PLACE};
 use super::people::keeps_tickets;
 use super::problem::Found;
 use super::replay::Replay;
 use super::tickets_move;
-use arbiter_api::QuotaView;
 use quota_protocol::invariant::{
     invariant_agreement, invariant_growth, invariant_no_oversell, invariant_nothing_stranded, invariant_row,
 };
-use quota_protocol::issuer::RegionState;
+use quota_protocol::issuer::{Issuer, RegionState, Slice};
 use quota_protocol::{Counters, PoolId, RegionId, Tickets, TierId};
 use region_api::wire::QuotaColumns;
 use region_api::wire::books::RowState;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
-
-/// Where problems of the arbiters are noted.
-const PLACE: &str = "arbiters";
-
-/// What was read of the arbiters.
-#[derive(Debug, Clone)]
-pub struct Arbitration {
-    /// Logs of all that answered.
-    pub logs: Vec<ArbiterLog>,
-    /// Those that did not, and why.
-    pub silent: Vec<(u64, String)>,
-    /// Where the log was before any ledger was read.
-    pub before: u64,
-    /// What the leader says of every concert, read after the ledgers.
-    pub views: Vec<QuotaView>,
-    /// Nothing moved while all of this was read.
-    pub at_rest: bool,
-}
-
-/// What the logs add up to: before and after the ledgers were read.
-pub struct Accounts {
-    before: Replay,
-    /// After.
-    pub after: Replay,
-}
-
-/// Arbiters agree with each other entry by entry, the whole log can be replayed without breaking a rule, and what it
-/// adds up to is what the leader says.
-pub fn invariant_logs(arbitration: &Arbitration, found: &mut Found) -> Option<Accounts> {
-    const NAME: &str = "invariant_logs";
-    let mut known: BTreeMap<u64, (u64, &arbiter_api::LogItem)> = BTreeMap::new();
-    for log in &arbitration.logs {
-        for item in &log.entries {
-            let (first, seen) = known.entry(item.index).or_insert((log.id, item));
-            if (seen.term, &seen.work) != (item.term, &item.work) {
-                let detail = format!("entry {} differs between arbiters {first} and {}", item.index, log.id);
-                found.add(NAME, PLACE, detail);
-            }
-        }
-        let mut last = 0;
-        for item in &log.entries {
-            if item.index <= last {
-                found.add(NAME, PLACE, format!("arbiter {}: entry {} after entry {last}", log.id, item.index));
-            }
-            last = item.index;
-        }
-    }
-    lacks(arbitration, &known, found);
-    let whole = arbitration.logs.iter().filter(|log| log.is_whole()).max_by_key(|log| log.read_to);
-    let Some(log) = whole else {
-        found.add(NAME, PLACE, "no arbiter that answers has the log from its beginning".to_owned());
-        return None;
-    };
-    let mut before = Replay::default();
-    let mut replayed = before.advance(log, arbitration.before);
-    let mut after = before.clone();
-    for view in &arbitration.views {
-        replayed = replayed.and_then(|()| after.advance(log, view.meta.index));
-        if replayed.is_ok() && log.read_to >= view.meta.index {
-            compare(view, &after, found);
-        }
-    }
-    replayed = replayed.and_then(|()| after.advance(log, u64::MAX));
-    if let Err(why) = replayed {
-        found.add(NAME, PLACE, why);
-        return None;
-    }
-    Some(Accounts { before, after })
-}
-
-/// No arbiter lacks an entry in the middle of what it has.
-fn lacks(arbitration: &Arbitration, known: &BTreeMap<u64, (u64, &arbiter_api::LogItem)>, found: &mut Found) {
-    for log in &arbitration.logs {
-        let has: std::collections::HashSet<u64> = log.entries.iter().map(|item| item.index).collect();
-        let within = known.keys().filter(|index| (log.first_index..=log.read_to).contains(*index));
-        for index in within.filter(|index| !has.contains(*index)) {
-            found.add("invariant_logs", PLACE, format!("arbiter {} lacks entry {index}", log.id));
-        }
-    }
-}
-
-fn compare(view: &QuotaView, replay: &Replay, found: &mut Found) {
-    const NAME: &str = "invariant_logs";
-    for tier in &view.tiers {
-        let Ok(concert) = view.concert.as_str().parse() else { continue };
-        let id = PoolId { concert, tier: tier.tier };
-        let Some(pool) = replay.issuer.pools().get(&id) else {
-            found.add(NAME, PLACE, format!("{id} is not in the log"));
-            continue;
-        };
-        if (pool.total, pool.pool) != (tier.total, tier.pool) {
-            let detail = format!(
-                "{id}: arbiter {} says {} of {} in the pool, its log adds up to {} of {}",
-                view.meta.node, tier.pool, tier.total, pool.pool, pool.total
-            );
-            found.add(NAME, PLACE, detail);
-        }
-        for (region, theirs) in &tier.regions {
-            let slice = pool.slices.get(region).copied().unwrap_or_default();
-            if (slice.granted, slice.accepted) != (theirs.granted, theirs.returned) {
-                let detail = format!(
-                    "{id}: arbiter {} says {region} was granted {} and gave back {}, its log adds up to {} and {}",
-                    view.meta.node, theirs.granted, theirs.returned, slice.granted, slice.accepted
-                );
-                found.add(NAME, PLACE, detail);
-            }
-        }
-    }
-}
 
 /// I2 to I4 for every row of every region, recomputed from its ledger, and the database is the one that speaks for it.
 pub fn invariant_regions(books: &[Books], accounts: &Accounts, found: &mut Found) {
@@ -147,11 +37,12 @@ pub fn invariant_regions(books: &[Books], accounts: &Accounts, found: &mut Found
                 found.add("invariant_row", &place, format!("{id}: {broken}"));
             }
             if state == Some(RegionState::WrittenOff) {
+                written_off(&place, &id, &row, &accounts.after.issuer.slice(&region, &id), found);
                 continue;
             }
             let (before, after) =
                 (accounts.before.issuer.slice(&region, &id), accounts.after.issuer.slice(&region, &id));
-            let slice = quota_protocol::issuer::Slice { accepted: before.accepted, ..after };
+            let slice = Slice { accepted: before.accepted, ..after };
             if let Err(broken) = invariant_agreement(&slice, &row) {
                 found.add("invariant_agreement", &place, format!("{id}: {broken}"));
             }
@@ -166,6 +57,17 @@ pub fn invariant_regions(books: &[Books], accounts: &Accounts, found: &mut Found
             }
         }
         totals(books, &accounts.after, found);
+    }
+}
+
+/// A database that was written off and can be read all the same: it must not have sold more than its operator counted,
+/// since the rest is somebody else's now.
+fn written_off(place: &str, id: &PoolId, row: &Counters, slice: &Slice, found: &mut Found) {
+    let counted = slice.granted.minus_or_zero(slice.accepted);
+    if row.sold_net() > counted {
+        let sold = row.sold_net();
+        let detail = format!("{id}: the database that was written off sold {sold}, {counted} were counted then");
+        found.add("invariant_no_oversell", place, detail);
     }
 }
 
@@ -196,29 +98,44 @@ pub fn invariant_all_tickets(
     let mut by_pool: BTreeMap<PoolId, Vec<(RegionId, Counters)>> = BTreeMap::new();
     for books in books {
         let Ok(region) = books.state.region.as_str().parse::<RegionId>() else { continue };
+        if is_written_off(issuer, &region) {
+            continue;
+        }
         for (_, id, _, row) in rows(books) {
             by_pool.entry(id).or_default().push((region, row));
         }
     }
+    let silent = silent_regions(arbitration);
     for (id, rows) in by_pool {
         let Some(pool) = issuer.pools().get(&id) else { continue };
-        let promised = rows.iter().map(|(_, row)| row.held() + row.sold_net()).sum::<Tickets>();
+        // What a region sold that is no more, as it was counted when it was written off.
+        let gone: Tickets = pool
+            .slices
+            .iter()
+            .filter(|(region, _)| is_written_off(issuer, region))
+            .map(|(_, slice)| slice.granted.minus_or_zero(slice.accepted))
+            .sum();
+        let promised = gone + rows.iter().map(|(_, row)| row.held() + row.sold_net()).sum::<Tickets>();
         if let Err(broken) = invariant_no_oversell(promised, pool.total) {
             found.add("invariant_no_oversell", PLACE, format!("{id}: {broken}"));
         }
-        let settled = pool.slices.iter().all(|(region, slice)| {
-            rows.iter().any(|(of, row)| of == region && (row.granted, row.returned) == (slice.granted, slice.accepted))
-        });
+        let settled =
+            pool.slices.iter().filter(|(region, _)| !is_written_off(issuer, region)).all(|(region, slice)| {
+                rows.iter()
+                    .any(|(of, row)| of == region && (row.granted, row.returned) == (slice.granted, slice.accepted))
+            });
         if !settled || issuer.recovering().is_some() {
             continue;
         }
         let all = rows.iter().map(|(_, row)| *row);
-        if let Err(broken) = invariant_nothing_stranded(pool.pool, all, pool.total) {
+        if let Err(broken) = invariant_nothing_stranded(pool.pool + gone, all, pool.total) {
             found.add("invariant_nothing_stranded", PLACE, format!("{id}: {broken}"));
         }
         let free = pool.pool + rows.iter().map(|(_, row)| row.available()).sum::<Tickets>();
-        let active = issuer.regions().values().all(|region| region.state == RegionState::Active);
-        if active && !pool.frozen && smallest_wish(books, &id).is_some_and(|least| least <= free.get()) {
+        // Where one drains or is cut off, or grants are stopped, tickets lie still on purpose.
+        let draining = issuer.regions().values().any(|region| region.state == RegionState::Draining);
+        let moves = !draining && silent.is_empty() && !pool.frozen && pool.forgotten.is_none();
+        if moves && smallest_wish(books, &id).is_some_and(|least| least <= free.get()) {
             let detail = format!("{id}: {free} tickets lie free and somebody waits for as many or fewer");
             found.add("invariant_nothing_stranded", PLACE, detail);
             stranded.insert(id, free.get());
@@ -227,7 +144,19 @@ pub fn invariant_all_tickets(
     stranded
 }
 
-/// The fewest tickets of a pool that somebody who waits would take, anywhere where the sale goes on.
+fn is_written_off(issuer: &Issuer, region: &RegionId) -> bool {
+    issuer.regions().get(region).is_some_and(|known| known.state == RegionState::WrittenOff)
+}
+
+/// Regions that the leader has not heard of for too long.
+fn silent_regions(arbitration: &Arbitration) -> BTreeSet<RegionId> {
+    let tiers = arbitration.views.iter().flat_map(|view| &view.tiers);
+    let rows = tiers.flat_map(|tier| &tier.regions);
+    rows.filter(|(_, row)| row.silent && row.state != RegionState::WrittenOff).map(|(region, _)| *region).collect()
+}
+
+/// The fewest tickets of a pool that somebody would take who waits, in a region's database or still in its queue,
+/// anywhere where the sale goes on.
 fn smallest_wish(books: &[Books], id: &PoolId) -> Option<u64> {
     let of_concert = books.iter().filter(|books| {
         books.state.concert.as_str() == id.concert.as_str()
@@ -237,7 +166,10 @@ fn smallest_wish(books: &[Books], id: &PoolId) -> Option<u64> {
     let wishes = of_concert.flat_map(|books| {
         let tiers = books.state.definition.tiers.iter();
         let number = tiers.map(|tier| tier.tier.as_str()).position(|tier| tier == id.tier.as_str());
-        books.waiting.iter().filter(move |row| Some(row.tier as usize) == number).map(|row| row.need as u64)
+        let waiting = books.waiting.iter().filter(move |row| Some(row.tier as usize) == number);
+        let queued = books.queued.iter().flat_map(|queued| &queued.wishes);
+        let queued = queued.filter(move |wish| number.is_some_and(|no| wish.tiers.contains(&(no as u8))));
+        waiting.map(|row| row.need as u64).chain(queued.map(|wish| wish.least))
     });
     wishes.min()
 }

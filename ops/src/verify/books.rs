@@ -6,8 +6,8 @@
 use crate::cluster::client;
 use anyhow::{Context, Result, bail};
 use region_api::wire::books::{
-    BookRows, BookState, FoldRow, LedgerPage, LedgerRow, PaymentRow, RefundRow, RejectedRangeRow, ReservationRow,
-    TicketRow, UnfoldedRow, WaitingRow,
+    BookRows, BookState, FoldRow, LedgerPage, LedgerRow, PaymentRow, QueueWishes, RefundRow, RejectedRangeRow,
+    ReservationRow, TicketRow, UnfoldedRow, WaitingRow,
 };
 use region_api::{ConcertName, RegionName};
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub struct Books {
     pub refunds: Vec<RefundRow>,
     /// Tickets.
     pub tickets: Vec<TicketRow>,
+    /// What those want who are in the queue and not decided yet, if the queue could be read.
+    pub queued: Option<QueueWishes>,
 }
 
 /// One region's admin interface.
@@ -57,7 +59,8 @@ impl Books {
         for attempt in 0..READS_MAX {
             let (first, books) = walk(http, access, concert).await?;
             if first == (books.state.book, books.state.counts.clone()) {
-                return Ok(books);
+                let queued = queued(http, access, concert).await.ok();
+                return Ok(Books { queued, ..books });
             }
             tokio::time::sleep(Duration::from_millis(200 << attempt.min(4))).await;
         }
@@ -96,6 +99,7 @@ async fn walk(http: &reqwest::Client, access: &AdminAccess, concert: &ConcertNam
         payments: Vec::new(),
         refunds: Vec::new(),
         tickets: Vec::new(),
+        queued: None,
     };
     let mut here = first;
     loop {
@@ -130,4 +134,9 @@ async fn page(
         request = request.query(&[("after", after)]);
     }
     client::answer(request).await.with_context(|| format!("reading the books of region {}", access.region))
+}
+
+async fn queued(http: &reqwest::Client, access: &AdminAccess, concert: &ConcertName) -> Result<QueueWishes> {
+    let request = http.get(format!("{}/v1/queue", access.url)).bearer_auth(&access.token);
+    client::answer(request.query(&[("concert", concert.as_str())])).await
 }

@@ -82,10 +82,21 @@ fn print(verdict: &Verdict) {
         let rest = if looked.at_rest { "everything was at rest" } else { "tickets were moving meanwhile" };
         output::line(format_args!("and at the logs of {arbiters} arbiters, {} entries; {rest}", looked.log_entries));
     }
+    if verdict.ok {
+        for sentence in &verdict.proven {
+            output::line(format_args!("✓ {sentence}"));
+        }
+    }
+    for sentence in &verdict.not_proven {
+        output::line(format_args!("? not proven: {sentence}"));
+    }
     for problem in &verdict.problems {
         output::line(format_args!("✗ {} in {}: {}", problem.invariant, problem.place, problem.detail));
     }
     if verdict.ok {
-        output::line("✓ the books are in order");
+        output::line(match verdict.not_proven.len() {
+            0 => "✓ the books are in order".to_owned(),
+            open => format!("✓ the books are in order, as far as they can be read ({open} not proven, see above)"),
+        });
     }
 }

@@ -1,7 +1,9 @@
 //! Invariants of the crowd: every `202` that a buyer holds is accounted for, and what buyers saw is what the books say.
 
+use super::Evidence;
 use super::books::Books;
 use super::problem::Found;
+use super::proof::Lost;
 use crate::load::journal::Record;
 use region_api::session::Subject;
 use region_api::wire::books::{ReservationRow, RowState};
@@ -111,13 +113,8 @@ struct Held {
 }
 
 /// Every `202` is accounted for, once, with the content that was asked for; every end that a buyer saw is true.
-pub fn invariant_accepted(
-    books: &[Books],
-    status: &[NodeStatus],
-    records: &[Record],
-    ring: &KeyRing,
-    found: &mut Found,
-) -> u64 {
+pub fn invariant_accepted(evidence: &Evidence, lost: &mut Lost, found: &mut Found) -> u64 {
+    let Evidence { books, status, records, ring, .. } = evidence;
     let fates: HashMap<(&str, &ConcertName), Fates<'_>> = books
         .iter()
         .map(|books| {
@@ -148,14 +145,20 @@ pub fn invariant_accepted(
             found.add(NAME, "crowd", format!("one place was given twice: {reservation}"));
         }
     }
-    for held in crowd.values() {
+    let gone: HashSet<String> = crowd
+        .iter()
+        .filter(|(_, held)| lost.has(held.id.region.as_str(), held.id.arrival_ms))
+        .map(|(reservation, _)| (*reservation).to_owned())
+        .collect();
+    lost.requests += gone.len() as u64;
+    for (_, held) in crowd.iter().filter(|(reservation, _)| !gone.contains(**reservation)) {
         if let Some(fates) = fates.get(&(held.id.region.as_str(), &held.id.concert)) {
             check_accepted(held, fates, ring, found);
         } else {
             found.add(NAME, "crowd", format!("{:?} is of a concert whose books were not read", held.id));
         }
     }
-    for record in records {
+    for record in records.iter().filter(|record| !gone.contains(record.reservation())) {
         check_end(record, &crowd, &fates, found);
     }
     crowd.len() as u64

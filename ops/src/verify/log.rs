@@ -1,25 +1,31 @@
 //! The arbiters' logs, read page by page from each arbiter itself.
 //!
 //! Entries are read as JSON and understood here, not by the arbiter's own code: what it makes of an entry is what is
-//! being checked. An entry that is not understood is an error, never skipped.
+//! being checked. An entry that is not understood is an error, never skipped. The state that a log follows on is read
+//! too: only a cluster that was never restored and never dropped an entry begins with nothing.
 
 use crate::cluster::Arbiter;
 use crate::cluster::arbiters::Arbiters;
-use anyhow::{Context as _, Result};
-use arbiter_api::{LogItem, LogPage, Place};
-use quota_protocol::{Command, ConcertId, PoolId, RegionId, Tickets};
+use anyhow::{Context as _, Result, ensure};
+use arbiter_api::{ConcertOrder, LogBase, LogItem, LogPage, Place};
+use quota_protocol::{Command, ConcertId, Issuer, PoolId, RegionId, Tickets};
 use region_api::wire::ConcertDefinition;
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::{BTreeMap, HashSet};
 
-/// The first entry that there ever is: index 1 is the beginning that every first member starts with.
-const FIRST_ENTRY: u64 = 2;
+/// What every first member starts with: no entry, but a state.
+pub const BEGINNING: u64 = 1;
+/// The form of a snapshot that is understood here.
+const SNAPSHOT_VERSION: u64 = 1;
 
 /// One arbiter's log.
 #[derive(Debug, Clone)]
 pub struct ArbiterLog {
     /// Whose.
     pub id: u64,
+    /// The state that its entries follow on.
+    pub base: Base,
     /// The first index that it still has.
     pub first_index: u64,
     /// What was committed, in order; raft's own entries left out.
@@ -29,9 +35,59 @@ pub struct ArbiterLog {
 }
 
 impl ArbiterLog {
-    /// Whether nothing is missing before its first entry.
+    /// Whether nothing is missing between its state and its entries.
     pub fn is_whole(&self) -> bool {
-        self.first_index <= FIRST_ENTRY
+        self.first_index <= self.base.index + 1
+    }
+}
+
+/// A state from which a log can be replayed. Nothing, before the first entry, by default.
+#[derive(Debug, Clone)]
+pub struct Base {
+    /// The last entry that is in it.
+    pub index: u64,
+    /// A leader has said how the cluster begins. At the beginning: it was restored from a backup.
+    pub founded: bool,
+    /// The issuer.
+    pub issuer: Issuer,
+    /// The concerts.
+    pub concerts: BTreeMap<ConcertId, ConcertDefinition>,
+    /// Ids of requests that were carried out.
+    pub done: HashSet<String>,
+}
+
+impl Default for Base {
+    fn default() -> Self {
+        let (issuer, concerts, done) = (Issuer::default(), BTreeMap::new(), HashSet::new());
+        Self { index: BEGINNING, founded: false, issuer, concerts, done }
+    }
+}
+
+impl Base {
+    fn read(page: LogBase) -> Result<Self> {
+        /// Of a snapshot's state, what a replay needs; what else is in it is the arbiter's own.
+        #[derive(Deserialize)]
+        struct State {
+            issuer: Issuer,
+            founded: bool,
+            concerts: BTreeMap<ConcertId, ConcertOrder>,
+            requests: BTreeMap<String, Value>,
+        }
+        let version = page.state.get("version").and_then(Value::as_u64);
+        ensure!(version == Some(SNAPSHOT_VERSION), "a snapshot of version {version:?} is not understood here");
+        let state = State::deserialize(page.state.get("state").unwrap_or(&Value::Null))?;
+        Ok(Self {
+            index: page.base_index,
+            founded: state.founded,
+            issuer: state.issuer,
+            concerts: state.concerts.into_iter().map(|(name, order)| (name, order.definition)).collect(),
+            done: state.requests.into_keys().map(|id| Value::String(id).to_string()).collect(),
+        })
+    }
+
+    /// One arbiter's, from itself.
+    pub async fn of(arbiters: &Arbiters, address: &str) -> Result<Self> {
+        Self::read(arbiters.get_from(address, "/v1/log/base").await?)
     }
 }
 
@@ -109,6 +165,11 @@ pub enum Order {
         /// Where.
         address: Value,
     },
+    /// Another arbiter was to lead; moves nothing.
+    Transfer {
+        /// Which.
+        to: Option<u64>,
+    },
     /// An arbiter that left.
     ForgetMember {
         /// Its raft id.
@@ -133,10 +194,10 @@ impl Work {
     }
 }
 
-/// Reads one arbiter's log from its beginning to where it is now.
-pub async fn read(arbiters: &Arbiters, arbiter: &Arbiter) -> Result<ArbiterLog> {
+/// Reads one arbiter's log from its beginning to where it is now. `base` was read from it before.
+pub async fn read(arbiters: &Arbiters, arbiter: &Arbiter, base: Base) -> Result<ArbiterLog> {
     let mut after = 0;
-    let mut log = ArbiterLog { id: arbiter.id, first_index: 0, entries: Vec::new(), read_to: 0 };
+    let mut log = ArbiterLog { id: arbiter.id, base, first_index: 0, entries: Vec::new(), read_to: 0 };
     loop {
         let path = format!("/v1/log?after={after}&stale=true");
         let page: LogPage = arbiters

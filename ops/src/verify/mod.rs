@@ -7,10 +7,12 @@ pub mod across;
 pub mod books;
 pub mod command;
 pub mod crowd;
+pub mod history;
 pub mod log;
 pub mod money;
 pub mod people;
 pub mod problem;
+pub mod proof;
 pub mod replay;
 pub mod tickets_move;
 
@@ -18,12 +20,15 @@ use crate::cluster::arbiters::Arbiters;
 use crate::cluster::{Arbiter, client};
 use crate::load::journal::{self, Record};
 use crate::sandbox::{PaymentRow as ProviderRow, PaymentsPage};
-use across::Arbitration;
 use anyhow::{Context, Result, bail};
-use arbiter_api::ClusterView;
+use arbiter_api::{ClusterView, RegionsView};
 use books::{AdminAccess, Books};
+use history::Arbitration;
+use log::Base;
 use problem::{Found, Problem};
+use proof::Lost;
 use quota_protocol::PoolId;
+use quota_protocol::issuer::RegionState;
 use region_api::wire::{ConcertList, NodeStatus};
 use region_api::{ConcertName, KeyRing};
 use serde::Serialize;
@@ -74,6 +79,10 @@ pub struct Verdict {
     pub concerts: Vec<TierBooks>,
     /// How much was looked at.
     pub looked_at: LookedAt,
+    /// What this verdict says for sure when it is ok, one sentence each.
+    pub proven: Vec<String>,
+    /// What it cannot say, and why.
+    pub not_proven: Vec<String>,
 }
 
 /// One tier over all regions.
@@ -174,28 +183,33 @@ pub async fn gather(http: &reqwest::Client, sources: &Sources) -> Result<Evidenc
     if sources.regions.is_empty() {
         bail!("there is no region to verify");
     }
-    let before = match &sources.arbiters {
-        Some((arbiters, _)) => arbiters.get::<ClusterView>("/v1/cluster").await?.meta.index,
-        None => 0,
+    let start = match &sources.arbiters {
+        Some((arbiters, members)) => Some(begin(arbiters, members).await?),
+        None => None,
     };
     let mut books = Vec::new();
     let mut status = Vec::new();
     for access in &sources.regions {
-        for concert in concerts(http, access, sources.concert.as_ref()).await? {
-            books.push(Books::read(http, access, &concert).await?);
+        match region(http, access, sources.concert.as_ref()).await {
+            Ok((known, theirs)) => {
+                status.push(known);
+                books.extend(theirs);
+            }
+            // Its database is gone, so nobody can read it; what it sold is what its operator counted.
+            Err(_) if start.as_ref().is_some_and(|start| start.written_off.contains(access.region.as_str())) => {}
+            Err(error) => return Err(error),
         }
-        status.push(admin(http, access, "/v1/status").await?);
     }
     if let (true, Some(concert)) = (books.is_empty(), &sources.concert) {
         bail!("no region knows a concert {concert}");
     }
-    let arbitration = match &sources.arbiters {
-        Some((arbiters, members)) => {
-            let mut arbitration = arbitration(arbiters, members, before, &books).await?;
+    let arbitration = match (&sources.arbiters, start) {
+        (Some((arbiters, _)), Some(start)) => {
+            let mut arbitration = arbitration(arbiters, start, &books).await?;
             arbitration.at_rest = unmoved(http, sources, &books).await?;
             Some(arbitration)
         }
-        None => None,
+        _ => None,
     };
     let provider = match &sources.provider {
         Some((url, token)) => Some(provider(http, url, token).await?),
@@ -211,21 +225,64 @@ pub async fn gather(http: &reqwest::Client, sources: &Sources) -> Result<Evidenc
     Ok(Evidence { books, status, arbitration, provider, records, ring: sources.ring.clone() })
 }
 
+/// What is read of the arbiters before any ledger.
+struct Start {
+    index: u64,
+    written_off: BTreeSet<String>,
+    /// With what each log begins; of who does not answer, why not.
+    bases: Vec<(Arbiter, Result<Base>)>,
+}
+
+/// Members come and go, so the leader is asked who they are.
+async fn begin(arbiters: &Arbiters, known: &[Arbiter]) -> Result<Start> {
+    let cluster: ClusterView = arbiters.get("/v1/cluster").await?;
+    let regions: RegionsView = arbiters.get("/v1/regions").await?;
+    let written_off = regions.regions.iter().filter(|known| known.state == RegionState::WrittenOff);
+    let written_off = written_off.map(|known| known.region.to_string()).collect();
+    let mut bases = Vec::new();
+    for member in cluster.members {
+        let data_dir = known.iter().find(|known| known.id == member.id).map(|known| known.data_dir.clone());
+        let arbiter_api::Member { id, address, people, .. } = member;
+        let arbiter = Arbiter { id, address, people, data_dir: data_dir.unwrap_or_default() };
+        let base = Base::of(arbiters, &arbiter.address).await;
+        bases.push((arbiter, base));
+    }
+    // After the states, so that none of them is younger.
+    let index = arbiters.get::<ClusterView>("/v1/cluster").await?.meta.index;
+    Ok(Start { index, written_off, bases })
+}
+
+async fn region(
+    http: &reqwest::Client,
+    access: &AdminAccess,
+    only: Option<&ConcertName>,
+) -> Result<(NodeStatus, Vec<Books>)> {
+    let mut books = Vec::new();
+    for concert in concerts(http, access, only).await? {
+        books.push(Books::read(http, access, &concert).await?);
+    }
+    Ok((admin(http, access, "/v1/status").await?, books))
+}
+
 /// What the leader says of every concert, then every arbiter's log. One that does not answer is noted.
-async fn arbitration(arbiters: &Arbiters, members: &[Arbiter], before: u64, books: &[Books]) -> Result<Arbitration> {
+async fn arbitration(arbiters: &Arbiters, start: Start, books: &[Books]) -> Result<Arbitration> {
     let concerts: BTreeSet<&ConcertName> = books.iter().map(|books| &books.state.concert).collect();
     let mut views = Vec::new();
     for concert in concerts {
         views.push(arbiters.get(&format!("/v1/quota/{concert}")).await?);
     }
     let (mut logs, mut silent) = (Vec::new(), Vec::new());
-    for member in members {
-        match log::read(arbiters, member).await {
+    for (member, base) in start.bases {
+        let read = match base {
+            Ok(base) => log::read(arbiters, &member, base).await,
+            Err(error) => Err(error),
+        };
+        match read {
             Ok(log) => logs.push(log),
             Err(error) => silent.push((member.id, format!("{error:#}"))),
         }
     }
-    Ok(Arbitration { logs, silent, before, views, at_rest: false })
+    Ok(Arbitration { logs, silent, before: start.index, views, at_rest: false })
 }
 
 /// Whether all books still stand where they were read.
@@ -301,23 +358,26 @@ pub fn audit(evidence: &Evidence) -> Verdict {
     let mut accounts = None;
     let mut stranded = BTreeMap::new();
     if let Some(arbitration) = &evidence.arbitration {
-        accounts = across::invariant_logs(arbitration, &mut found);
+        accounts = history::invariant_logs(arbitration, &mut found);
         if let Some(accounts) = &accounts {
             across::invariant_regions(&evidence.books, accounts, &mut found);
             stranded = across::invariant_all_tickets(&evidence.books, arbitration, accounts, &mut found);
         }
     }
+    let mut lost = Lost::of(accounts.as_ref(), &evidence.books);
     if let Some(provider) = &evidence.provider {
-        money::invariant_provider(&evidence.books, provider, &mut found);
+        money::invariant_provider(&evidence.books, provider, &mut lost, &mut found);
     }
-    let accepted =
-        crowd::invariant_accepted(&evidence.books, &evidence.status, &evidence.records, &evidence.ring, &mut found);
+    let accepted = crowd::invariant_accepted(evidence, &mut lost, &mut found);
     let problems = found.finish();
     let logs = evidence.arbitration.iter().flat_map(|arbitration| &arbitration.logs);
+    let (proven, not_proven) = proof::statements(evidence, accounts.as_ref(), &lost);
     Verdict {
         ok: problems.is_empty(),
         problems,
         concerts: tiers(&evidence.books, accounts.map(|accounts| accounts.after).as_ref(), &stranded),
+        proven,
+        not_proven,
         looked_at: LookedAt {
             ledger_rows: evidence.books.iter().map(|books| books.ledger.len()).sum(),
             reservations: evidence.books.iter().map(|books| books.reservations.len()).sum(),
@@ -356,5 +416,25 @@ fn tiers(all: &[Books], replay: Option<&replay::Replay>, stranded: &BTreeMap<Poo
             row.regions.insert(books.state.region.to_string(), sums.get(&(number as i16)).copied().unwrap_or_default());
         }
     }
+    for row in tiers.values_mut() {
+        let id = format!("{}/{}", row.concert, row.tier).parse::<PoolId>().ok();
+        for (region, gone) in id.iter().flat_map(|id| gone(replay, id)) {
+            row.regions.entry(region).or_insert(gone);
+        }
+    }
     tiers.into_values().collect()
+}
+
+/// Regions that were written off and have no books any more: what they sold is what was counted then.
+fn gone(replay: Option<&replay::Replay>, id: &PoolId) -> Vec<(String, RegionTier)> {
+    let Some(issuer) = replay.map(|replay| &replay.issuer) else { return Vec::new() };
+    let slices = issuer.pools().get(id).into_iter().flat_map(|pool| &pool.slices);
+    let of_gone = slices.filter(|(region, _)| {
+        issuer.regions().get(*region).is_some_and(|known| known.state == RegionState::WrittenOff)
+    });
+    let row = |(region, slice): (&quota_protocol::RegionId, &quota_protocol::issuer::Slice)| {
+        let (granted, returned) = (slice.granted.get() as i64, slice.accepted.get() as i64);
+        (region.to_string(), RegionTier { granted, returned, sold: granted - returned, ..RegionTier::default() })
+    };
+    of_gone.map(row).collect()
 }

@@ -2,6 +2,7 @@
 
 use super::books::Books;
 use super::problem::Found;
+use super::proof::{self, Lost};
 use crate::sandbox::PaymentRow as ProviderRow;
 use region_api::wire::books::{PaymentRow, PaymentStatus, RowState};
 use std::collections::{HashMap, HashSet};
@@ -52,7 +53,7 @@ pub fn invariant_payments(books: &Books, found: &mut Found) {
 }
 
 /// What the provider says it took and gave back is what the books say, intent by intent.
-pub fn invariant_provider(books: &[Books], provider: &[ProviderRow], found: &mut Found) {
+pub fn invariant_provider(books: &[Books], provider: &[ProviderRow], lost: &mut Lost, found: &mut Found) {
     const NAME: &str = "invariant_provider";
     let theirs: HashMap<&str, &ProviderRow> = provider.iter().map(|row| (row.intent.as_str(), row)).collect();
     let mut ours: HashSet<&str> = HashSet::new();
@@ -104,7 +105,9 @@ pub fn invariant_provider(books: &[Books], provider: &[ProviderRow], found: &mut
             .metadata
             .get("concert")
             .is_some_and(|name| books.iter().any(|books| books.state.concert.as_str() == name));
-        if known {
+        if proof::region_of(&row.metadata).is_some_and(|region| lost.has_some(region.as_str())) {
+            lost.payments += 1;
+        } else if known {
             found.add(NAME, "provider", format!("keeps {} of {}, which no region knows", row.kept, row.intent));
         }
     }

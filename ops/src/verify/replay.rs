@@ -1,9 +1,9 @@
 //! The issuer, rebuilt from a log with the protocol's own rules: what the arbiters must have come to.
 
-use super::log::{ArbiterLog, Order, Request, Work};
+use super::log::{ArbiterLog, Base, Order, Request, Work};
 use arbiter_api::Place;
 use quota_protocol::invariant::invariant_conservation;
-use quota_protocol::{Command, ConcertId, Issuer, Outcome, PoolId, Tickets, TierId};
+use quota_protocol::{Command, ConcertId, Issuer, Outcome, PoolId, RegionId, Tickets, TierId};
 use region_api::ConcertName;
 use region_api::body::Checked as _;
 use region_api::wire::ConcertDefinition;
@@ -18,11 +18,19 @@ pub struct Replay {
     pub concerts: BTreeMap<ConcertId, ConcertDefinition>,
     /// The last index applied.
     pub index: u64,
+    /// When regions were written off for the last time, in milliseconds since 1970.
+    pub written_off_ms: BTreeMap<RegionId, u64>,
     founded: bool,
     done: HashSet<String>,
 }
 
 impl Replay {
+    /// From what a log follows on.
+    pub fn from(base: &Base) -> Self {
+        let Base { index, founded, issuer, concerts, done } = base.clone();
+        Self { issuer, concerts, index, founded, done, written_off_ms: BTreeMap::new() }
+    }
+
     /// Applies the entries of `log` after its own index, up to `to`. An error is an entry that breaks a rule or that is
     /// not understood.
     pub fn advance(&mut self, log: &ArbiterLog, to: u64) -> Result<(), String> {
@@ -31,7 +39,7 @@ impl Replay {
             let work = Work::read(item).map_err(|error| format!("entry {} is not understood: {error}", item.index))?;
             match work {
                 Work::Quota(commands) => commands.iter().for_each(|command| drop(self.issuer.apply(command))),
-                Work::Request(request) => self.request(&request),
+                Work::Request(request) => self.request(&request, item.proposed_at.ms()),
                 Work::Seen(_) => {}
                 Work::Found(founding) => {
                     if !std::mem::replace(&mut self.founded, true) {
@@ -50,12 +58,12 @@ impl Replay {
         Ok(())
     }
 
-    fn request(&mut self, request: &Request) {
+    fn request(&mut self, request: &Request, at_ms: u64) {
         if !self.done.insert(request.id.to_string()) {
             return;
         }
         match &request.order {
-            Order::Quota(command) => self.command(command),
+            Order::Quota(command) => self.command(command, at_ms),
             Order::PutConcert { concert, definition } => self.put(*concert, definition),
             Order::FreezeConcert { concert, frozen } => {
                 let pools: Vec<PoolId> =
@@ -76,13 +84,17 @@ impl Replay {
             Order::Move { .. }
             | Order::CloseConcert { .. }
             | Order::Rebalance { .. }
+            | Order::Transfer { .. }
             | Order::PutMember { .. }
             | Order::ForgetMember { .. } => {}
         }
     }
 
-    fn command(&mut self, command: &Command) {
+    fn command(&mut self, command: &Command, at_ms: u64) {
         let outcome = self.issuer.apply(command);
+        if let (Command::WriteOff { region, .. }, Outcome::WrittenOff(_)) = (command, &outcome) {
+            self.written_off_ms.insert(*region, at_ms);
+        }
         if let (Command::SetTotal { pool, to, .. }, Outcome::Done) = (command, outcome)
             && let Some(concert) = self.concerts.get_mut(&pool.concert)
             && let Some(tier) = concert.tiers.iter_mut().find(|tier| tier.tier.as_str() == pool.tier.as_str())

@@ -221,21 +221,23 @@ pub fn invariant_tickets(books: &Books, found: &mut Found) {
     }
 }
 
-/// The quota columns of each tier, from the ledger alone. Every sale counts, folded or not.
+/// The quota columns of each tier, from the ledger alone, and from what a row began with where a region started again
+/// on an empty database. Every sale counts, folded or not.
 pub fn tier_columns(books: &Books) -> BTreeMap<i16, QuotaColumns> {
     let mut tiers: BTreeMap<i16, Sums> = BTreeMap::new();
     for row in &books.ledger {
         tiers.entry(row.tier).or_default().add(row);
     }
-    let columns = |sums: Sums| QuotaColumns {
+    let seeded = |tier: i16| books.state.quota.iter().find(|row| row.tier == tier).map_or(0, |row| row.seeded);
+    let columns = |tier: i16, sums: Sums| QuotaColumns {
         granted: sums.grant,
         returned: sums.returned,
-        held_in: sums.hold,
+        held_in: sums.hold + seeded(tier),
         released: sums.release,
-        sold: sums.sell,
+        sold: sums.sell + seeded(tier),
         refunded: sums.refund,
     };
-    tiers.into_iter().map(|(tier, sums)| (tier, columns(sums))).collect()
+    tiers.into_iter().map(|(tier, sums)| (tier, columns(tier, sums))).collect()
 }
 
 /// Where the tickets of each tier are, from the ledger alone.
