@@ -154,6 +154,9 @@ async fn new_certificates_hold_without_a_restart_and_bad_ones_change_nothing() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(world.operator.get(&url).send().await.unwrap().status(), 200);
+    // Whoever is connected goes on under what it began with, but not for long.
+    let kept = world.authority.client(Some(&world.authority.issue(&["boxoffice://operator/ann"], &[])));
+    assert_eq!(kept.get(&url).send().await.unwrap().status(), 200);
     let authority = Authority::new("the next");
     let certificate = authority.issue(&["boxoffice://arbiter/1"], &[arbiter.address]);
     write_certificates(&arbiter.folder, &authority.pem, &certificate);
@@ -167,11 +170,35 @@ async fn new_certificates_hold_without_a_restart_and_bad_ones_change_nothing() {
         assert!(Instant::now() < end, "{}", arbiter.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    // The first answer closes the connection, if its time was not over before; the second finds no way in.
+    drop(kept.get(&url).send().await);
+    assert!(kept.get(&url).send().await.is_err(), "an old connection lasts");
     let old = world.authority.issue(&["boxoffice://operator/ann"], &[]);
     assert!(
         world.authority.client(Some(&old)).get(&url).send().await.is_err(),
         "the old authority is believed no more"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_expires_while_it_is_connected_does_nothing_any_more() {
+    let world = World::start(1, "").await;
+    world.concert("demo", 100).await;
+    let arbiter = &world.arbiters[&1];
+    let url = arbiter.url("/v1/concerts/demo/close");
+    let ends = time::OffsetDateTime::now_utc() + Duration::from_secs(4);
+    let short = world.authority.issue_to(&["boxoffice://operator/ann"], &[], ends);
+    let client = world.authority.client(Some(&short));
+    assert_eq!(client.get(arbiter.url("/v1/cluster")).send().await.unwrap().status(), 200);
+    // Kept alive meanwhile, as a region's heartbeats would.
+    while time::OffsetDateTime::now_utc() < ends + Duration::from_secs(1) {
+        drop(client.get(arbiter.url("/v1/cluster")).send().await);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let late = client.post(&url).send().await;
+    assert!(late.is_err() || late.is_ok_and(|answer| answer.status() == 401), "it still acts");
+    assert!(client.post(&url).send().await.is_err(), "it still comes in");
+    assert!(world.get("/v1/concerts").await["concerts"][0]["closed_at"].is_null());
 }
 
 #[tokio::test(flavor = "multi_thread")]

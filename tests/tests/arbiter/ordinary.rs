@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::world::{Region, TOKEN, World};
+use crate::world::{PEOPLE, Region, TOKEN, World};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_concert_reaches_a_region_and_its_queue_gets_tickets() {
@@ -93,6 +93,23 @@ async fn people_come_in_with_a_token_and_followers_point_to_the_leader() {
         assert_eq!(wrong.status(), 401, "{path}");
         let right = nobody.get(people.people_url(path)).bearer_auth(TOKEN).send().await.unwrap();
         assert_eq!(right.status(), 200, "{path}");
+    }
+    // Each is named in the audit by their own name, with when; the common token's holders are `operator`.
+    let before = time::OffsetDateTime::now_utc() - Duration::from_secs(60);
+    for (name, token) in PEOPLE.into_iter().chain([("operator", TOKEN)]) {
+        let put = nobody.put(people.people_url(&format!("/v1/regions/of-{name}"))).bearer_auth(token);
+        assert_eq!(put.send().await.unwrap().status(), 200, "{name}");
+        let log = world.get("/v1/log?after=0").await;
+        let entry = log["entries"].as_array().unwrap().iter().rfind(|entry| entry["who"].is_string()).cloned().unwrap();
+        assert_eq!(entry["work"]["request"]["order"]["quota"]["add_region"]["region"], format!("of-{name}"), "{entry}");
+        assert_eq!((&entry["who"], &entry["work"]["request"]["who"]), (&json!(name), &json!(name)));
+        let at = entry["proposed_at"].as_str().unwrap();
+        let at = time::OffsetDateTime::parse(at, &time::format_description::well_known::Rfc3339).unwrap();
+        assert!(at > before && at <= time::OffsetDateTime::now_utc() + Duration::from_secs(1), "{entry}");
+    }
+    for wrong in ["the-token-of-be", "the-token-of-beaa", "bea", ""] {
+        let asked = nobody.get(people.people_url("/v1/cluster")).bearer_auth(wrong).send().await.unwrap();
+        assert_eq!(asked.status(), 401, "{wrong:?}");
     }
     // What is between machines is not served to people at all.
     let raft = nobody.post(people.people_url("/raft")).bearer_auth(TOKEN).send().await.unwrap();

@@ -48,11 +48,16 @@ impl Authority {
 
     /// Valid until the first of January of that year.
     pub(crate) fn issue_until(&self, uris: &[&str], addresses: &[Ipv4Addr], year: i32) -> Certificate {
+        self.issue_to(uris, addresses, rcgen::date_time_ymd(year, 1, 1))
+    }
+
+    /// Valid until then.
+    pub(crate) fn issue_to(&self, uris: &[&str], addresses: &[Ipv4Addr], end: time::OffsetDateTime) -> Certificate {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         let names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap()));
         params.subject_alt_names = names.chain(addresses.iter().map(|ip| SanType::IpAddress((*ip).into()))).collect();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        params.not_after = end;
         let key = KeyPair::generate().unwrap();
         let pem = params.signed_by(&key, &self.issuer).unwrap().pem();
         Certificate { pem, key: key.serialize_pem() }
@@ -98,6 +103,14 @@ pub(crate) struct World {
     pub(crate) arbiters: BTreeMap<u64, Arbiter>,
     pub(crate) folder: OwnFolder,
     pub(crate) extra: String,
+}
+
+/// People with tokens of their own.
+pub(crate) const PEOPLE: [(&str, &str); 2] = [("bea", "the-token-of-bea"), ("cem", "the-token-of-cem")];
+
+fn sha256(text: &str) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(crate) const TOKEN: &str = "the-operators-token-of-a-test";
@@ -226,10 +239,14 @@ impl World {
         let members = members.iter().map(|member| {
             format!("{{ id = {}, address = {}, people = {} }}", member["id"], member["address"], member["people"])
         });
+        let people = PEOPLE.iter().map(|(name, token)| {
+            format!("[[operators.people]]\nname = \"{name}\"\ntoken_sha256 = \"{}\"\n", sha256(token))
+        });
+        let people = people.collect::<String>();
         let text = format!(
             "id = {id}\ndata_dir = \"{folder}/data\"\nmachines = \"{0}:{1}\"\npeople = \"{0}:{2}\"\n{3}\n[tls]\n\
              ca_file = \"{folder}/ca.pem\"\ncertificate_file = \"{folder}/cert.pem\"\nkey_file = \"{folder}/key.pem\"\n\
-             [operators]\ntoken_file = \"{folder}/token\"\n[cluster]\njoin = {join}\nregions = [\"east\", \"west\"]\n\
+             [operators]\ntoken_file = \"{folder}/token\"\n{people}[cluster]\njoin = {join}\nregions = [\"east\", \"west\"]\n\
              members = [{4}]\n",
             arbiter.address,
             arbiter.machines,

@@ -5,7 +5,11 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod certificates;
 mod commands;
 mod faults;
+mod growth;
+mod loss;
 mod moves;
+mod recovery;
 mod support;

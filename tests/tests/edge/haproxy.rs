@@ -1,6 +1,6 @@
 //! Debian's HAProxy in front of two nodes of a region, kept in step by a running edge, while people buy.
 
-use edge::haproxy::server_states;
+use edge::haproxy::{Held, ServerState, server_states, servers, set_server_state, tell};
 use nix::sys::signal::Signal;
 use ops::load::plan::Curve;
 use ops::load::{self, Options, Target};
@@ -29,11 +29,11 @@ fn socket(folder: &Path) -> PathBuf {
 }
 
 /// What the edge is told of HAProxy and of the nodes behind it; goes after its last table, the region's.
-fn told(stage: &Stage, nodes: usize, door: SocketAddr, folder: &Path) -> String {
+fn told(stage: &Stage, nodes: usize, door: SocketAddr, folder: &Path, more: &str) -> String {
     let nodes: Vec<String> = stage.nodes[..nodes].iter().map(|node| node.public.to_string()).collect();
     let (file, master) = (folder.join("haproxy.cfg"), folder.join("master"));
     format!(
-        "nodes = {nodes:?}\n[haproxy]\nport = {}\nregion = \"east\"\nfile = {file:?}\nsocket = {:?}\nmaster_socket = {master:?}\n",
+        "nodes = {nodes:?}\n[haproxy]\nport = {}\nregion = \"east\"\nfile = {file:?}\nsocket = {:?}\nmaster_socket = {master:?}\n{more}",
         door.port(),
         socket(folder)
     )
@@ -50,14 +50,14 @@ impl Front {
         let door = SocketAddr::from((address, free_port(address).unwrap()));
         let mut region = told_of(&stage, [50.1, 8.7]);
         // People reach the region through HAProxy, and so does the edge's own check.
-        (region.address, region.public) = (door.ip(), door);
+        (region.addresses, region.public) = (vec![door.ip()], door);
         let spec = EdgeSpec {
             name: "edge-1",
             zone: ZONE,
             regions: &[region],
             secrets: stage.secrets(),
             check_every_ms: 100,
-            more: &told(&stage, 2, door, folder.path()),
+            more: &told(&stage, 2, door, folder.path(), ""),
         };
         let edge = EdgeNode::start(&spec).await.unwrap();
         let file = folder.path().join("haproxy.cfg");
@@ -94,9 +94,29 @@ impl Front {
     }
 
     async fn operator(&self, base: &str, path: &str) {
-        let admin = self.stage.admin().unwrap();
-        let request = self.stage.http().post(format!("{base}{path}")).bearer_auth(admin.token);
+        let of_edge = base == self.edge.edge.admin;
+        let secrets = self.stage.secrets();
+        let token = if of_edge { &secrets.edge_token } else { &secrets.operator_token };
+        let token = ops::cluster::read_secret(token).unwrap();
+        let request = self.stage.http().post(format!("{base}{path}")).bearer_auth(token);
         request.send().await.unwrap().error_for_status().unwrap();
+    }
+
+    /// Has the edge read another configuration: so many nodes, and more settings of HAProxy's.
+    async fn reload(&self, nodes: usize, more: &str) {
+        let config = self.edge.edge.folder.join("edge.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let at = text.find("nodes = [").unwrap();
+        let told = told(&self.stage, nodes, self.door, self.folder.path(), more);
+        std::fs::write(&config, format!("{}{told}", &text[..at])).unwrap();
+        self.operator(&self.edge.edge.admin, "/v1/reload").await;
+    }
+
+    /// What HAProxy was told of each server, by group and node's number.
+    fn held(&self) -> Vec<(String, Held)> {
+        let servers = servers(&socket(self.folder.path())).unwrap_or_default();
+        let shown = |server: edge::haproxy::Server| (format!("{}/{}", server.group, server.name), server.held);
+        servers.into_iter().map(shown).filter(|(_, held)| *held != Held::Not).collect()
     }
 
     fn target(&self) -> Target {
@@ -157,12 +177,7 @@ async fn a_node_dies_under_load_and_another_drains_and_nobody_is_turned_away() {
     until("it gets people again", WITHIN, || async { front.are(1, "UP") }).await;
 
     // A node taken out of the configuration is taken out of HAProxy.
-    let config = front.edge.edge.folder.join("edge.toml");
-    let text = std::fs::read_to_string(&config).unwrap();
-    let at = text.find("nodes = [").unwrap();
-    std::fs::write(&config, format!("{}{}", &text[..at], told(&front.stage, 1, front.door, front.folder.path())))
-        .unwrap();
-    front.operator(&front.edge.edge.admin, "/v1/reload").await;
+    front.reload(1, "").await;
     until("HAProxy knows one node", WITHIN, || async { front.nodes() == 1 && front.are(1, "UP") }).await;
     let status: serde_json::Value = front
         .stage
@@ -175,4 +190,48 @@ async fn a_node_dies_under_load_and_another_drains_and_nobody_is_turned_away() {
         .await
         .unwrap();
     assert_eq!(status["haproxy_trouble"], json!(null));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_operator_told_haproxy_by_hand_stays() {
+    let front = Front::start().await;
+    let haproxy = socket(front.folder.path());
+    set_server_state(&haproxy, 2, ServerState::Maintenance).unwrap();
+    tell(&haproxy, "nodes", "node1", ServerState::Drain).unwrap();
+    let by_hand = front.held();
+    let expected = [("nodes/node1", Held::Drain)].into_iter();
+    let expected =
+        expected.chain(["nodes/node2", "reservations/node2", "living/node2"].map(|name| (name, Held::Maintenance)));
+    let mut sorted = by_hand.clone();
+    sorted.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut expected: Vec<_> = expected.map(|(name, held)| (name.to_owned(), held)).collect();
+    expected.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(sorted, expected);
+    // The edge looks ten times a second; none of that is its business.
+    for _ in 0..15 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(front.held(), by_hand);
+    }
+    // Nor does it get lost when the edge has HAProxy read another file.
+    front.reload(2, "queue_ms = 2345\n").await;
+    let file = front.folder.path().join("haproxy.cfg");
+    let written = || async { std::fs::read_to_string(&file).is_ok_and(|text| text.contains("timeout queue 2345ms")) };
+    until("the edge writes another file", WITHIN, written).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    until("HAProxy has been told again", WITHIN, || async { front.held() == by_hand }).await;
+    for _ in 0..15 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(front.held(), by_hand);
+    }
+    // A drain that the node itself asks for comes and goes beside it.
+    let node = format!("http://{}", front.stage.nodes[0].admin);
+    front.operator(&node, "/v1/drain").await;
+    until("drained in its other groups", WITHIN, || async { front.held().len() == 6 }).await;
+    front.operator(&node, "/v1/resume").await;
+    until("and taken back there", WITHIN, || async { front.held().len() == 4 }).await;
+    assert_eq!(front.held(), by_hand);
+    tell(&haproxy, "nodes", "node1", ServerState::Ready).unwrap();
+    set_server_state(&haproxy, 2, ServerState::Ready).unwrap();
+    until("both serve again", WITHIN, || async { front.are(1, "UP") && front.are(2, "UP") }).await;
+    assert_eq!(front.held(), []);
 }

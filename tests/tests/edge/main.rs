@@ -4,5 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod countries;
+mod dual;
 mod haproxy;
+mod spill;
 mod world;

@@ -161,6 +161,19 @@ async fn goes_back(w: &World, entry: region_api::Entry) {
 }
 
 #[tokio::test]
+async fn a_late_payment_goes_back_where_no_new_holds_are_made_and_a_hold_that_lasts_is_sold_all_the_same() {
+    let w = World::new(10).await;
+    w.around.no_new_holds.store(true, std::sync::atomic::Ordering::Relaxed);
+    let held = w.hold(2, LONG).await;
+    let started = w.start(held).await;
+    w.happen(&started.intent, "succeed").await;
+    w.becomes(held, "sold").await;
+    let entry = late(&w, Uuid::new_v4(), 2).await;
+    goes_back(&w, entry).await;
+    assert_eq!(w.number("SELECT count(*) FROM reservation WHERE revived").await, 0);
+}
+
+#[tokio::test]
 async fn a_late_payment_goes_back_when_the_tickets_are_gone() {
     let w = World::new(2).await;
     let entry = w.hold(2, 150.0).await;

@@ -19,6 +19,7 @@ use region_node::payments::stripe::Stripe;
 use region_node::payments::{Payments, PaymentsConfig, Started, Surroundings, WebhookError};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tests::region::{connect, east};
 use tokio::net::TcpListener;
@@ -36,6 +37,8 @@ pub(crate) const ID_TEXT: &str = "the-text-that-the-buyer-has";
 pub(crate) struct Around {
     pub(crate) tails: Mutex<Vec<Tail>>,
     pub(crate) noted: Mutex<Vec<i64>>,
+    /// As a region whose autonomy has ended.
+    pub(crate) no_new_holds: AtomicBool,
 }
 
 impl Floor for Around {
@@ -48,6 +51,9 @@ impl Surroundings for Around {
     fn note_book<'a>(&'a self, _: i32, book: i64) -> BoxFuture<'a, ()> {
         self.noted.lock().push(book);
         Box::pin(std::future::ready(()))
+    }
+    fn may_hold(&self) -> bool {
+        !self.no_new_holds.load(Ordering::Relaxed)
     }
     fn tails<'a>(&'a self, _: i32) -> BoxFuture<'a, Result<Vec<Tail>, String>> {
         Box::pin(std::future::ready(Ok(self.tails.lock().clone())))

@@ -145,6 +145,53 @@ async fn the_operators_port_and_the_door_are_closed_without_their_credentials() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_may_only_look_sees_the_state_and_changes_nothing() {
+    let mut stage = region(10).await;
+    let buyer = Buyer::new(&stage).await;
+    buyer.hold(1).await;
+    let read = |file| ops::cluster::read_secret(file).unwrap();
+    let (reader, of_the_edges) = (read(&stage.secrets().reader_token), read(&stage.secrets().edge_token));
+    let before = settled(&stage).await;
+    let node = stage.nodes[0].admin;
+    let open = ["/metrics", "/healthz", "/readyz", "/v1/status"];
+    for endpoint in ADMIN {
+        let what = format!("{} {}", endpoint.method, endpoint.path);
+        let answer = call(node, &reader, endpoint.method, endpoint.path, &Value::Null).await;
+        if endpoint.method == "GET" && open.contains(&endpoint.path) {
+            assert_eq!(answer.status, 200, "{what}: {}", answer.text());
+        } else {
+            must_refuse(&answer, 403, "forbidden", &what);
+        }
+        // What an edge asks of its own operators opens nothing here.
+        let answer = call(node, &of_the_edges, endpoint.method, endpoint.path, &Value::Null).await;
+        must_refuse(&answer, 401, "unauthenticated", &what);
+    }
+    for path in ["/v1/status/", "/v1/statuses", "/v1/status/../ledger?concert=demo", "/v1/nowhere"] {
+        must_refuse(&call(node, &reader, "GET", path, &Value::Null).await, 403, "forbidden", path);
+    }
+    for (method, path) in [("POST", "/v1/status"), ("DELETE", "/v1/status"), ("PUT", "/metrics")] {
+        must_refuse(&call(node, &reader, method, path, &Value::Null).await, 403, "forbidden", path);
+    }
+    let check = json!({ "code": "x" });
+    must_refuse(
+        &call(stage.public(), &reader, "POST", "/v1/tickets/check", &check).await,
+        401,
+        "unauthenticated",
+        "the door",
+    );
+    must_refuse(
+        &call(node, &reader[1..], "GET", "/v1/status", &Value::Null).await,
+        401,
+        "unauthenticated",
+        "a cut token",
+    );
+    let status = call(node, &reader, "GET", "/v1/status", &Value::Null).await.json();
+    assert_eq!((status["draining"].as_bool(), status["ready"].as_bool()), (Some(false), Some(true)), "{status}");
+    assert_eq!(settled(&stage).await, before);
+    is_well(&mut stage).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_webhook_that_the_provider_did_not_sign_does_nothing() {
     let mut stage = region(10).await;
     let buyer = Buyer::new(&stage).await;

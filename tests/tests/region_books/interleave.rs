@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
 use region_node::db::allocate::Place;
 use region_node::db::finals::{self, Ending};
-use region_node::db::payments::settle::{Tail, Told, settle};
+use region_node::db::payments::settle::{Spare, Tail, Told, settle};
 use region_node::db::payments::{self, Opened, expire};
 use region_node::db::reclaim::{Reclaimed, reclaim};
 use region_node::db::snapshot::snapshot;
@@ -440,7 +440,7 @@ impl Both {
             .iter()
             .map(|state| Tail { shard: state.shard, generation: state.generation, tail_seq: state.tail_seq })
             .collect();
-        settle(&books.db, told, Some(&tails), &**books, "sandbox").await.unwrap();
+        settle(&books.db, told, Spare::After(&tails), &**books, "sandbox").await.unwrap();
     }
 
     async fn time_up(&mut self, n: usize) {

@@ -12,7 +12,7 @@ use region_node::db::allocate::{Batches, Decided, Hold, Place};
 use region_node::db::book::{self, Known};
 use region_node::db::finals::{self, Ended, Ending};
 use region_node::db::holder::{self, HolderError};
-use region_node::db::payments::settle::{self, Settled, Told};
+use region_node::db::payments::settle::{self, Settled, Spare, Told};
 use region_node::payments::notice::Attached;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -102,7 +102,7 @@ impl SqlHolder {
             any_quantity: false,
         };
         let known = Known { book: 0, epoch: Some(epoch.get()) };
-        let ground = match self.batches.open(self.sql.id(), known, std::slice::from_ref(&place), 0).await {
+        let ground = match self.batches.open(self.sql.id(), known, std::slice::from_ref(&place), None, 0).await {
             Ok(ground) => ground,
             Err(error) => {
                 self.batches.roll_back().await.unwrap();
@@ -131,7 +131,7 @@ impl SqlHolder {
         let amount = 1_000 * i64::from(place.quantity);
         let hold = Hold { place: 0, tier: 0, quantity: place.quantity, amount, hold_ms: 600_000 };
         let decided = Decided { holds: vec![hold], ..Decided::default() };
-        self.batches.commit(self.sql.id(), ground.locked, std::slice::from_ref(&place), &decided).await.unwrap();
+        self.batches.commit(self.sql.id(), &ground, std::slice::from_ref(&place), &decided).await.unwrap();
         self.orders.insert(order, Made { pool, place });
         assert_eq!(self.state(order).await, Some(OrderState::Held));
         Ok(Done::Changed)
@@ -179,8 +179,8 @@ impl SqlHolder {
             attached: Some(&attached),
             event: None,
         };
-        let tails = undone.then_some(&[][..]);
-        let settled = settle::settle(&self.sql.db, told, tails, &Self::node(epoch), "sandbox").await;
+        let spare = if undone { Spare::After(&[]) } else { Spare::Unasked };
+        let settled = settle::settle(&self.sql.db, told, spare, &Self::node(epoch), "sandbox").await;
         match settled.map_err(|error| refused(error.into()))? {
             Settled::Done { .. } => Ok(Done::Changed),
             other => panic!("{other:?}"),

@@ -91,6 +91,7 @@ async fn a_bad_network_moves_no_ticket_twice_and_loses_none() {
         if round == 20 {
             region.stop().await;
             region.start().await;
+            region.on_sale().await;
         }
         tokio::time::sleep(Duration::from_millis(rand::random::<u64>() % 60)).await;
         arbiter.audit(&region.own().await.stored.rows);
