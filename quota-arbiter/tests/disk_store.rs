@@ -3,7 +3,7 @@
 
 mod disk;
 
-use disk::{Backend, Dice, open};
+use disk::{Backend, Dice, Disk, open};
 use quota_arbiter::store::{Batch, DiskStore, LogStore, StoreError, Stored};
 use raft::eraftpb::{Entry, HardState, Snapshot};
 use redb::Database;
@@ -198,92 +198,70 @@ fn a_disk_that_fills_up_at_any_moment_loses_nothing() {
     assert!(full > 50, "the disk filled up in only {full} of 200 runs");
 }
 
+/// A log of so many batches on a disk that is then damaged: what the store says; nothing where it lost nothing by it.
+fn refusal(seed: u64, batches: u64, damage: impl FnOnce(&mut Disk, &mut Dice, u64)) -> Option<StoreError> {
+    let mut dice = Dice(seed);
+    let backend = Backend::default();
+    let mut store = open(&backend).unwrap();
+    let mut expected = Stored::first(vec![1, 2, 3], vec![5; 2_000]);
+    store.persist(&expected.as_batch()).unwrap();
+    for step in 0..batches {
+        let batch = append(2 + 20 * step, 21 + 20 * step, 1);
+        store.persist(&batch).unwrap();
+        expected.apply(&batch);
+    }
+    drop(store);
+    let nothing_left = {
+        let mut disk = backend.0.lock();
+        // Somewhere in what is really used: beyond, there are only zeros.
+        let used = disk.seen.iter().rposition(|byte| *byte != 0).unwrap() as u64;
+        let at = dice.below(used);
+        damage(&mut disk, &mut dice, at);
+        disk.seen.is_empty()
+    };
+    match open(&backend).and_then(|mut store| store.load()) {
+        Ok(Some(loaded)) => assert_eq!(loaded, expected, "seed {seed}: the log changed without a word"),
+        // Nothing at all is left: that is a new disk, and nobody can tell.
+        Ok(None) => assert!(nothing_left, "seed {seed}: the log was emptied without a word"),
+        Err(error) => return Some(error),
+    }
+    None
+}
+
 #[test]
 fn a_rotten_log_is_refused_and_not_shortened() {
-    let (mut refused, mut harmless) = (0, 0);
-    for seed in 0..300 {
-        let mut dice = Dice(seed);
-        let backend = Backend::default();
-        let mut store = open(&backend).unwrap();
-        let mut expected = Stored::first(vec![1, 2, 3], vec![5; 2_000]);
-        store.persist(&expected.as_batch()).unwrap();
-        for step in 0..5 {
-            let batch = append(2 + 20 * step, 21 + 20 * step, 1);
-            store.persist(&batch).unwrap();
-            expected.apply(&batch);
-        }
-        drop(store);
-        {
-            let mut disk = backend.0.lock();
-            // Somewhere in what is really used: beyond, there are only zeros.
-            let used = disk.seen.iter().rposition(|byte| *byte != 0).unwrap() as u64;
-            let at = dice.below(used) as usize;
-            disk.seen[at] ^= 1 << dice.below(8);
-        }
-        match open(&backend).and_then(|mut store| store.load()) {
-            Ok(loaded) => {
-                assert_eq!(loaded.unwrap_or_default(), expected, "seed {seed}: rot changed the log without a word");
-                harmless += 1;
-            }
-            Err(error) => {
-                assert!(matches!(error, StoreError::Damaged(_)), "seed {seed}: {error:?}");
-                refused += 1;
-            }
-        }
+    let rot = |disk: &mut Disk, dice: &mut Dice, at: u64| disk.seen[at as usize] ^= 1 << dice.below(8);
+    let refusals: Vec<StoreError> = (0..300).filter_map(|seed| refusal(seed, 5, rot)).collect();
+    for error in &refusals {
+        assert!(matches!(error, StoreError::Damaged(_)), "{error:?}");
     }
-    assert!(refused > 20, "{refused} refused, {harmless} harmless");
+    assert!(refusals.len() > 20, "{} of 300 refused", refusals.len());
 }
 
 #[test]
 fn a_torn_log_is_refused_with_instructions_and_not_shortened() {
     const PAGE_SIZE_BYTES: u64 = 4_096;
-    let (mut refused, mut harmless) = (0, 0);
-    for seed in 0..300 {
-        let mut dice = Dice(seed);
-        let backend = Backend::default();
-        let mut store = open(&backend).unwrap();
-        let mut expected = Stored::first(vec![1, 2, 3], vec![5; 2_000]);
-        store.persist(&expected.as_batch()).unwrap();
-        for step in 0..20 {
-            let batch = append(2 + 20 * step, 21 + 20 * step, 1);
-            store.persist(&batch).unwrap();
-            expected.apply(&batch);
-        }
-        drop(store);
-        let nothing_left = {
-            let mut disk = backend.0.lock();
-            let used = disk.seen.iter().rposition(|byte| *byte != 0).unwrap() as u64;
-            let page = (dice.below(used) / PAGE_SIZE_BYTES * PAGE_SIZE_BYTES) as usize;
-            let end = (page + PAGE_SIZE_BYTES as usize).min(disk.seen.len());
-            match dice.below(3) {
-                // The end of the file is gone.
-                0 => disk.seen.truncate(page),
-                // A page was never written.
-                1 => disk.seen[page..end].fill(0),
-                // Only its first part was.
-                _ => {
-                    let torn = page + dice.below((end - page) as u64) as usize;
-                    disk.seen[torn..end].fill(0);
-                }
-            }
-            disk.seen.is_empty()
-        };
-        match open(&backend).and_then(|mut store| store.load()) {
-            // Pages that nothing points to any more.
-            Ok(Some(loaded)) => {
-                assert_eq!(loaded, expected, "seed {seed}: the log was changed without a word");
-                harmless += 1;
-            }
-            // Nothing at all is left: that is a new disk, and nobody can tell.
-            Ok(None) => assert!(nothing_left, "seed {seed}: the log was emptied without a word"),
-            Err(error) => {
-                let text = error.to_string();
-                assert!(text.contains("start it again") || text.contains("add it again under a new id"), "{text}");
-                refused += 1;
+    let tear = |disk: &mut Disk, dice: &mut Dice, at: u64| {
+        let page = (at / PAGE_SIZE_BYTES * PAGE_SIZE_BYTES) as usize;
+        let end = (page + PAGE_SIZE_BYTES as usize).min(disk.seen.len());
+        match dice.below(3) {
+            // The end of the file is gone.
+            0 => disk.seen.truncate(page),
+            // A page was never written.
+            1 => disk.seen[page..end].fill(0),
+            // Only its first part was.
+            _ => {
+                let torn = page + dice.below((end - page) as u64) as usize;
+                disk.seen[torn..end].fill(0);
             }
         }
+    };
+    let refusals: Vec<String> =
+        (0..300).filter_map(|seed| refusal(seed, 20, tear)).map(|error| error.to_string()).collect();
+    for text in &refusals {
+        assert!(text.contains("start it again") || text.contains("add it again under a new id"), "{text}");
     }
-    assert!(refused > 100, "{refused} refused, {harmless} harmless");
+    assert!(refusals.len() > 100, "{} of 300 refused", refusals.len());
 }
 
 #[test]

@@ -4,12 +4,11 @@
 //! The measuring is a program of the edge's own, since it needs the edge's networks; this runs it and reads its lines.
 
 use super::Options;
-use super::report::{Line, read};
+use super::report::{Line, measured_by};
 use crate::cluster::home::source_root;
 use crate::local::testing;
 use crate::up::{build, packages};
-use anyhow::{Context as _, Result, bail};
-use std::process::Stdio;
+use anyhow::{Result, bail};
 
 /// Measures.
 pub async fn run(options: &Options) -> Result<Vec<Line>> {
@@ -20,13 +19,5 @@ pub async fn run(options: &Options) -> Result<Vec<Line>> {
     let mut command = tokio::process::Command::new(bench);
     command.arg("--program").arg(edge).arg("--folder").arg(folder.path().join("work"));
     command.arg("--database").arg(source_root().join("edge/data/country.mmdb"));
-    command.arg("--turn-s").arg(options.time.as_secs().clamp(1, 60).to_string());
-    command.arg("--turns").arg(options.rounds.clamp(1, 20).to_string());
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).output().await;
-    let output = output.with_context(|| format!("running {}", bench.display()))?;
-    if !output.status.success() {
-        bail!("measuring failed ({}); see above", output.status);
-    }
-    let text = String::from_utf8(output.stdout).context("reading what was measured")?;
-    text.lines().map(|line| read("dns", line)).collect()
+    measured_by("dns", command, options).await
 }

@@ -1,9 +1,12 @@
 //! What a bench prints: one measurement a line, each beside the baseline that was measured in the same run.
 
-use anyhow::{Context as _, Result};
+use super::Options;
+use anyhow::{Context as _, Result, bail};
 use comfy_table::Table;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::process::Stdio;
+use tokio::process::Command;
 
 /// One measurement.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -37,8 +40,21 @@ impl Line {
     }
 }
 
-/// A line that a program of ours printed, which measured what `ops` must not know the inside of.
-pub fn read(bench: &'static str, line: &str) -> Result<Line> {
+/// Runs a program of ours that measures what `ops` must not know the inside of: rounds of so many seconds, a line each.
+pub async fn measured_by(bench: &'static str, mut command: Command, options: &Options) -> Result<Vec<Line>> {
+    command.arg("--turn-s").arg(options.time.as_secs().clamp(1, 60).to_string());
+    command.arg("--turns").arg(options.rounds.clamp(1, 20).to_string());
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).output().await;
+    let output = output.with_context(|| format!("running {}", command.as_std().get_program().display()))?;
+    if !output.status.success() {
+        bail!("measuring failed ({}); see above", output.status);
+    }
+    let text = String::from_utf8(output.stdout).context("reading what was measured")?;
+    text.lines().map(|line| read(bench, line)).collect()
+}
+
+/// One of its lines.
+fn read(bench: &'static str, line: &str) -> Result<Line> {
     #[derive(Deserialize)]
     struct Measured {
         name: String,

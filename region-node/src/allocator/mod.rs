@@ -334,23 +334,19 @@ impl<'a> Allocator<'a> {
     /// One batch of one concert, if there is something to decide and something to hold.
     async fn work(&mut self, line: &mut Line) -> Result<(), BooksError> {
         line.busy = false;
-        if line.resting || !self.books.standing.may_hold() {
+        let closed = line.concert.closed_at_ms.is_some();
+        if line.resting || closed || !self.books.standing.may_hold() {
             return Ok(());
         }
         let was_dry = line.dry;
         let id = line.concert.concert_id;
-        let before_opening = line.concert.closed_at_ms.is_some();
-        if before_opening {
-            return Ok(());
-        }
         if line.is_idle() {
             line.feed.refill(&self.books.queue).await?;
         }
         let (stock, waiting) = if line.dry || line.is_idle() { self.look(id).await? } else { (true, true) };
         if !stock {
             line.dry = true;
-            let trims = line.take_trims();
-            trim(self.books, &line.concert, trims).await?;
+            trim_all(self.books, line).await?;
             self.tell(line, waiting || !line.is_idle());
             return Ok(());
         }
@@ -361,8 +357,7 @@ impl<'a> Allocator<'a> {
                 line.dry = false;
                 self.books.standing.note_urgent();
             }
-            let trims = line.take_trims();
-            trim(self.books, &line.concert, trims).await?;
+            trim_all(self.books, line).await?;
             return line.feed.refill(&self.books.queue).await.map_err(Into::into);
         }
         let full = taken.len() >= BATCH_MAX / 2;
@@ -494,6 +489,12 @@ async fn transact(
     let whole_book = whole.then_some(ground.locked.book);
     let (rows, undecided) = (decided.owned(&all), places.len() - from_queue);
     Ok((batch, Wrote { undecided, cursors: decided.cursors, whole_book, rows }))
+}
+
+/// Everything that is decided and not trimmed yet.
+async fn trim_all(books: &Books, line: &mut Line) -> Result<(), BooksError> {
+    let trims = line.take_trims();
+    trim(books, &line.concert, trims).await
 }
 
 /// Lets go in Redis of what is decided in SQL.

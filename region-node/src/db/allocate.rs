@@ -2,8 +2,9 @@
 //!
 //! Lock the book and read what the decisions stand on; write; commit. Statements that do not need each other's answers are
 //! pipelined. Holds go in by `COPY`; where a row of somebody else is in the way, back to the savepoint before them and in
-//! again by `INSERT … ON CONFLICT`, which costs twice as much and says who is missing. Every check that could refuse is made before the commit is sent, so a commit that is confirmed is
-//! whole, and one that is not confirmed is looked up again from the cursors.
+//! again by `INSERT … ON CONFLICT`, which costs twice as much and says who is missing. Every check that could refuse is made
+//! before the commit is sent, so a commit that is confirmed is whole, and one that is not confirmed is looked up again from
+//! the cursors.
 //!
 //! Must never: move a cursor past a place that got neither a row, a waiting row nor a range; hold more than `quota` has;
 //! hold anything for a place that somebody else (cancel, void) decided first.

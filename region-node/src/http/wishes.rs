@@ -66,17 +66,19 @@ async fn look(
 ) -> Result<(), QueueError> {
     loop {
         let entries = app.books.queue.peek(queue, shard, generation, after, WISHES_PAGE).await?;
-        let last = entries.len() < WISHES_PAGE;
+        // A full page may lie beyond `to`: what ends this is where the page ended.
+        let Some(end) = entries.last().map(|entry| entry.entry.sequence()) else { return Ok(()) };
+        let last = entries.len() < WISHES_PAGE || end >= to;
         for entry in entries.into_iter().filter(|entry| entry.entry.sequence() <= to) {
-            after = entry.entry.sequence();
             let need: u64 = sale::early_no::need(entry.item.quantity.into(), entry.item.any_quantity).into();
             let (requests, least) = seen.wishes.entry(entry.item.tiers.to_vec()).or_insert((0, need));
             (*requests, *least) = (*requests + 1, need.min(*least));
             seen.requests += 1;
         }
-        if last || after >= to {
+        if last {
             return Ok(());
         }
+        after = end;
         if seen.requests >= WISHES_READ_MAX {
             seen.cut_short = true;
             return Ok(());

@@ -81,7 +81,7 @@ UPDATE quota q SET held_in = q.held_in + s.tickets
 FROM unnest($2::smallint[], $3::bigint[]) s (tier, tickets)
 WHERE q.concert_id = $1 AND q.tier = s.tier";
 
-// In the order of `Batches::rows_of`.
+// In the order of `write::rows_of`.
 const HELD: &str = "
 COPY reservation (concert_id, entry, user_hash, request_id, identity_hash, arrival_ms, state, tier, quantity, amount,
     held_at, hold_expires_at, book) FROM STDIN BINARY";

@@ -77,9 +77,6 @@ impl Batches {
         all: &[Place],
         holds: &[Hold],
     ) -> Result<usize, DbError> {
-        if holds.is_empty() {
-            return Ok(0);
-        }
         let columns = Columns::of(all, holds.iter().map(|hold| hold.place));
         let tiers: Vec<i16> = holds.iter().map(|hold| hold.tier.into()).collect();
         let quantities: Vec<i16> = holds.iter().map(|hold| hold.quantity as i16).collect();
