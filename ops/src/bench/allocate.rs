@@ -1,7 +1,8 @@
 //! `bench allocate`: decisions per second of the real allocator, beside two programs that write the same rows.
 //!
-//! * One row lock per order: eight connections, each order a transaction that locks its tier's quota row. What most
-//!   shops do.
+//! * One row lock per order: eight connections, each order a transaction that locks its tier's quota row, looks up what
+//!   its buyer has already (as the allocator does for everybody) and writes. What most shops do. And once without the
+//!   look-up.
 //! * The same batch by hand: one connection, the statements that one would write for a batch of 1,000, with rows made up
 //!   on the spot; no queue to read, nothing to decide, nothing to trim.
 //!
@@ -32,18 +33,23 @@ const DECIDED_WITHIN: Duration = Duration::from_secs(120);
 /// Runs it.
 pub async fn run(options: &Options) -> Result<Vec<Line>> {
     let mut by_lock = Vec::new();
+    let mut by_bare_lock = Vec::new();
     let mut by_hand = Vec::new();
     for round in 0..options.rounds {
         let mut stage = Stage::start(&["intake"], options).await?;
+        stage.run_in().await?;
         let allocated = allocator(&mut stage, options).await?;
         let batches = batch_by_hand(&stage).await?;
-        let locks = lock_per_order(&stage, options.time).await?;
+        let locks = lock_per_order(&stage, options.time, true).await?;
+        let bare = lock_per_order(&stage, options.time, false).await?;
         rounds_note(round, allocated, batches, locks);
         by_lock.push((allocated, locks));
+        by_bare_lock.push((allocated, bare));
         by_hand.push((allocated, batches));
     }
     Ok(vec![
         Line::beside("allocate", "decisions, beside one row lock per order", "1/s", &by_lock),
+        Line::beside("allocate", "decisions, beside one that looks up nothing", "1/s", &by_bare_lock),
         Line::beside("allocate", "decisions, beside the same batch by hand", "1/s", &by_hand),
     ])
 }
@@ -108,8 +114,9 @@ async fn own_concert(sql: &Client, name: &str) -> Result<i32> {
     Ok(concert)
 }
 
-async fn lock_per_order(stage: &Stage, time: Duration) -> Result<f64> {
-    let concert = own_concert(&stage.sql().await?, "by-lock").await?;
+async fn lock_per_order(stage: &Stage, time: Duration, looks_up: bool) -> Result<f64> {
+    let name = if looks_up { "by-lock" } else { "by-bare-lock" };
+    let concert = own_concert(&stage.sql().await?, name).await?;
     let next = Arc::new(AtomicI64::new(1));
     let started = Instant::now();
     let mut tasks = Vec::new();
@@ -120,6 +127,7 @@ async fn lock_per_order(stage: &Stage, time: Duration) -> Result<f64> {
             let lock = sql
                 .prepare("UPDATE quota SET held_in = held_in + 1 WHERE concert_id = $1 AND tier = 0 AND granted > held_in")
                 .await?;
+            let owned = sql.prepare(OWNED_BY_ONE).await?;
             let insert = sql.prepare(INSERT_ONE).await?;
             let ledger = sql
                 .prepare("INSERT INTO ledger (concert_id, book, kind, tier, entry, tickets) VALUES ($1, 1, 'hold', 0, $2, 1)")
@@ -128,7 +136,11 @@ async fn lock_per_order(stage: &Stage, time: Duration) -> Result<f64> {
                 let entry = next.fetch_add(1, Relaxed);
                 let order = sql.transaction().await?;
                 order.execute(&lock, &[&concert]).await?;
-                order.execute(&insert, &[&concert, &entry, &Uuid::new_v4(), &Uuid::new_v4()]).await?;
+                let user = Uuid::new_v4();
+                if looks_up {
+                    order.query_one(&owned, &[&concert, &user]).await?;
+                }
+                order.execute(&insert, &[&concert, &entry, &user, &Uuid::new_v4()]).await?;
                 order.execute(&ledger, &[&concert, &entry]).await?;
                 order.commit().await?;
             }
@@ -140,6 +152,9 @@ async fn lock_per_order(stage: &Stage, time: Duration) -> Result<f64> {
     }
     Ok((next.load(Relaxed) - 1) as f64 / started.elapsed().as_secs_f64())
 }
+
+const OWNED_BY_ONE: &str = "SELECT coalesce(sum(quantity), 0) FROM reservation \
+     WHERE concert_id = $1 AND user_hash = $2 AND state IN ('held', 'expiring', 'sold')";
 
 const INSERT_ONE: &str = "INSERT INTO reservation \
      (concert_id, entry, user_hash, request_id, arrival_ms, state, tier, quantity, amount, held_at, hold_expires_at, book) \

@@ -348,16 +348,17 @@ pub(super) fn write_private(path: &Path, text: &str, user: &ServerUser) -> Resul
 }
 
 fn settings(spec: &PostgresSpec) -> String {
-    let (shared_buffers, connections, max_wal_size) = match spec.purpose {
-        Purpose::Region => ("256MB", 100, "2GB"),
-        Purpose::Tests => ("64MB", 400, "1GB"),
+    let (shared_buffers, connections, min_wal_size, max_wal_size) = match spec.purpose {
+        Purpose::Region => ("256MB", 100, "1GB", "2GB"),
+        Purpose::Tests => ("64MB", 400, "80MB", "1GB"),
     };
     format!(
         "listen_addresses = '{address}'\nport = {port}\nunix_socket_directories = ''\n\
          password_encryption = 'scram-sha-256'\nmax_connections = {connections}\nshared_buffers = '{shared_buffers}'\n\
          # A 202 and a hold mean: on disk.\n\
          fsync = on\nsynchronous_commit = on\nfull_page_writes = on\n\
-         max_wal_size = '{max_wal_size}'\ncheckpoint_timeout = '15min'\nwal_level = replica\n\
+         # Files of the log are kept for the next sale: making one takes as long as three batches.\n\
+         min_wal_size = '{min_wal_size}'\nmax_wal_size = '{max_wal_size}'\ncheckpoint_timeout = '15min'\nwal_level = replica\n\
          # Short statements on indexes: compiling them or splitting them over workers costs more than it saves.\n\
          jit = off\nmax_parallel_workers_per_gather = 0\nrandom_page_cost = 1.1\n\
          timezone = 'UTC'\nlog_timezone = 'UTC'\nlc_messages = 'C.UTF-8'\n\

@@ -23,6 +23,7 @@ use metrics::{counter, gauge, histogram};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Reservations in a batch: one lock of the book for so many.
@@ -365,10 +366,18 @@ impl<'a> Allocator<'a> {
         let (books, batches, feed) = (self.books, &self.batches, &mut line.feed);
         let began = Instant::now();
         let bound = Bound { waiting: line.waiting, most: self.waiting_max };
-        let transaction = transact(books, batches, &line.concert, &places, ahead.as_ref(), bound);
-        // Reading ahead and trimming go on while PostgreSQL works.
-        let (done, next, trimmed) =
-            tokio::join!(transaction, Next::read(books, batches, id, feed), trim(books, &line.concert, trims));
+        // Not before PostgreSQL only has rows to write: until then every step of the decision would wait for a processor.
+        let writing = Notify::new();
+        let transaction = async {
+            let done = transact(books, batches, &line.concert, &places, ahead.as_ref(), bound, &writing).await;
+            writing.notify_one();
+            done
+        };
+        let meanwhile = async {
+            writing.notified().await;
+            tokio::join!(Next::read(books, batches, id, feed), trim(books, &line.concert, trims))
+        };
+        let (done, (next, trimmed)) = tokio::join!(transaction, meanwhile);
         let (batch, wrote) = match done {
             Ok(done) => done,
             Err(error) => {
@@ -452,7 +461,7 @@ impl Wrote {
     }
 }
 
-/// One transaction.
+/// One transaction. Says when there are only rows left to write.
 async fn transact(
     books: &Books,
     batches: &Batches,
@@ -460,6 +469,7 @@ async fn transact(
     places: &[Place],
     ahead: Option<&Ahead>,
     bound: Bound,
+    writing: &Notify,
 ) -> Result<(Batch, Wrote), DbError> {
     let id = concert.concert_id;
     let mut ground = batches.open(id, books.of(id), places, ahead, BATCH_MAX as i64).await?;
@@ -483,7 +493,7 @@ async fn transact(
         batches.roll_back().await?;
         return Ok((batch, Wrote::nothing(places.len() - from_queue)));
     }
-    let whole = batches.commit(id, &ground, &all, &decided).await?;
+    let whole = batches.commit(id, &ground, &all, &decided, writing).await?;
     books.note_book(id, to_u64(ground.locked.book));
     db_fail_point!("allocator.after_note");
     let whole_book = whole.then_some(ground.locked.book);

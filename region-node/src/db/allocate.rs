@@ -23,6 +23,7 @@ use crate::queue::QueueEntry;
 use futures::try_join;
 use region_api::{Entry, IdentityHash, TierNo, UserHash};
 use sale::allocate::Tiers;
+use tokio::sync::Notify;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -313,28 +314,25 @@ impl Batches {
         try_join!(client.query(&s.owned, &by_users), identities)
     }
 
-    /// Writes what was decided and commits. `Raced`: somebody else moved a cursor; nothing was stored. Returns whether
-    /// everything was written as decided: `false` where a row of somebody else was in the way of a hold.
+    /// Writes what was decided and commits; says through `writing` when there are only rows left to write. `Raced`: somebody
+    /// else moved a cursor; nothing was stored. Returns whether everything was written as decided: `false` where a row of
+    /// somebody else was in the way of a hold.
     pub async fn commit(
         &self,
         concert_id: i32,
         ground: &Ground,
         places: &[Place],
         decided: &Decided,
+        writing: &Notify,
     ) -> Result<bool, DbError> {
         let (s, book) = (&self.statements, ground.locked.book);
-        let (cursors, rows) = try_join!(
+        let (cursors, whole) = try_join!(
             self.write_cursors(concert_id, &decided.cursors),
-            self.book_holds(concert_id, ground, places, &decided.holds),
+            self.copy_holds(concert_id, ground, places, &decided.holds, writing),
         )?;
         if cursors != decided.cursors.len() as u64 {
             return Err(DbError::Raced);
         }
-        db_fail_point!("allocator.after_booked");
-        let whole = match rows {
-            Some(rows) => self.copy_holds(rows).await?,
-            None => true,
-        };
         if !whole {
             self.dedicated.client.batch_execute("ROLLBACK TO SAVEPOINT held").await?;
             let holds = self.write_holds(concert_id, book, places, &decided.holds).await?;

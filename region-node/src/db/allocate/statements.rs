@@ -52,7 +52,7 @@ CROSS JOIN LATERAL (
 ) r
 GROUP BY 1";
 
-// For each tier with stock and each need that the stock could meet, the first ones by arrival.
+// For each tier with stock and each need that the stock could meet, the first ones by arrival; one look where nobody waits.
 const WAITING: &str = "
 SELECT DISTINCT ON (w.arrival_ms, w.entry)
        w.entry, w.arrival_ms, w.user_hash, w.request_id, w.identity_hash, w.quantity, w.any_quantity, w.tiers
@@ -62,7 +62,7 @@ CROSS JOIN LATERAL (
     SELECT * FROM waiting w WHERE w.concert_id = $1 AND w.tier = q.tier AND w.need = n
     ORDER BY w.arrival_ms, w.entry LIMIT $2
 ) w
-WHERE q.concert_id = $1
+WHERE q.concert_id = $1 AND EXISTS (SELECT FROM waiting anybody WHERE anybody.concert_id = $1)
 ORDER BY w.arrival_ms, w.entry LIMIT $2";
 
 const CURSORS: &str = "
@@ -71,10 +71,8 @@ FROM unnest($2::smallint[], $3::smallint[], $4::bigint[], $5::bigint[], $6::bigi
     c (shard, generation, from_seq, to_seq, tail_seq)
 WHERE g.concert_id = $1 AND g.shard = c.shard AND g.generation = c.generation AND g.cursor_seq = c.from_seq";
 
-const BOOKED: &str = "
-INSERT INTO ledger (concert_id, book, kind, tier, entry, tickets)
-SELECT $1, $2, 'hold', h.tier, h.entry, h.tickets
-FROM unnest($3::smallint[], $4::bigint[], $5::integer[]) h (tier, entry, tickets)";
+// In the order of `write::ledger_of`.
+const BOOKED: &str = "COPY ledger (concert_id, book, kind, tier, entry, tickets) FROM STDIN BINARY";
 
 const COUNTED: &str = "
 UPDATE quota q SET held_in = q.held_in + s.tickets

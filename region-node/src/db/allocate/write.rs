@@ -4,12 +4,14 @@
 
 use super::rows::Rows;
 use super::{Batches, Becomes, CursorMove, Ground, Hold, Other, Parameter, Place};
-use crate::db::{DbError, to_i64};
+use crate::db::{DbError, db_fail_point, to_i64};
 use bytes::Bytes;
 use futures::{SinkExt as _, try_join};
 use region_api::{Entry, IdentityHash, TierNo};
 use std::collections::BTreeMap;
 use std::pin::pin;
+use tokio::sync::Notify;
+use tokio_postgres::Statement;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
@@ -28,43 +30,50 @@ impl Batches {
         Ok(self.dedicated.client.execute(&self.statements.cursors, &values).await?)
     }
 
-    /// Ledger and counters of the holds, behind a savepoint; meanwhile their rows are put together.
-    pub(super) async fn book_holds(
+    /// Holds with ledger and counters, behind a savepoint, all sent in one go. `false`: a row was there already, and the
+    /// transaction has to go back to the savepoint. Says when there are only rows left to write.
+    pub(super) async fn copy_holds(
         &self,
         concert_id: i32,
         ground: &Ground,
         all: &[Place],
         holds: &[Hold],
-    ) -> Result<Option<Bytes>, DbError> {
+        writing: &Notify,
+    ) -> Result<bool, DbError> {
         if holds.is_empty() {
-            return Ok(None);
+            return Ok(true);
         }
         let (client, s) = (&self.dedicated.client, &self.statements);
-        let tiers: Vec<i16> = holds.iter().map(|hold| hold.tier.into()).collect();
-        let entries: Vec<i64> = holds.iter().map(|hold| all[hold.place].entry.to_i64()).collect();
-        let tickets: Vec<i32> = holds.iter().map(|hold| hold.quantity.into()).collect();
         let (of_tiers, sums) = sums_of(holds);
-        let booked: [Parameter<'_>; 5] = [&concert_id, &ground.locked.book, &tiers, &entries, &tickets];
         let counted: [Parameter<'_>; 3] = [&concert_id, &of_tiers, &sums];
-        let ((), booked, counted, rows) = try_join!(
-            client.batch_execute("SAVEPOINT held"),
-            client.execute(&s.booked, &booked),
-            client.execute(&s.counted, &counted),
-            async { Ok(rows_of(concert_id, ground, all, holds)) },
+        let ((), counted, booked, held) = try_join!(
+            async { Ok(client.batch_execute("SAVEPOINT held").await?) },
+            async { Ok(client.execute(&s.counted, &counted).await?) },
+            async {
+                let booked = self.copy(&s.booked, ledger_of(concert_id, ground, all, holds)).await;
+                writing.notify_one();
+                booked
+            },
+            async {
+                let rows = rows_of(concert_id, ground, all, holds);
+                db_fail_point!("allocator.after_booked");
+                self.copy(&s.held, rows).await
+            },
         )?;
         // Guards quota: what is held is in the ledger and in the counters, each once.
-        assert!(booked == holds.len() as u64 && counted == of_tiers.len() as u64, "{booked} rows, {counted} tiers");
-        Ok(Some(rows))
+        let whole = booked == Some(holds.len() as u64) && counted == of_tiers.len() as u64;
+        assert!(whole, "{booked:?} rows, {counted} tiers");
+        Ok(held.is_some())
     }
 
-    /// The holds' rows. `false`: one was there already, and the transaction has to go back to the savepoint.
-    pub(super) async fn copy_holds(&self, rows: Bytes) -> Result<bool, DbError> {
-        let mut sink = pin!(self.dedicated.client.copy_in(&self.statements.held).await?);
+    /// How many rows there were; none where one was there already.
+    async fn copy(&self, statement: &Statement, rows: Bytes) -> Result<Option<u64>, DbError> {
+        let mut sink = pin!(self.dedicated.client.copy_in(statement).await?);
         // A refusal closes the way for the rest; why is said at the end.
         let _ = sink.send(rows).await;
         match sink.finish().await {
-            Ok(_) => Ok(true),
-            Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Ok(false),
+            Ok(rows) => Ok(Some(rows)),
+            Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -207,6 +216,22 @@ fn sums_of(holds: &[Hold]) -> (Vec<i16>, Vec<i64>) {
         *sums.entry(hold.tier.into()).or_default() += i64::from(hold.quantity);
     }
     sums.into_iter().unzip()
+}
+
+/// The holds' ledger as [`statements`] names its columns.
+fn ledger_of(concert_id: i32, ground: &Ground, all: &[Place], holds: &[Hold]) -> Bytes {
+    const COLUMNS: i16 = 6;
+    let mut rows = Rows::new(holds.len(), COLUMNS);
+    for hold in holds {
+        rows.row()
+            .integer(concert_id)
+            .big(ground.locked.book)
+            .text("hold")
+            .small(hold.tier.into())
+            .big(all[hold.place].entry.to_i64())
+            .integer(hold.quantity.into());
+    }
+    rows.finish()
 }
 
 /// Held reservations as [`statements`] names their columns.
