@@ -27,6 +27,8 @@ impl Stage {
             nodes: vec![roles.to_vec()],
             worker_threads,
             purpose: Purpose::Region,
+            // Longer queues than a region should let grow are measured too.
+            more: format!("[intake]\nqueue_max = {}\n", u64::MAX >> 1),
             ..Spec::default()
         })
         .await?;
