@@ -5,6 +5,7 @@
 pub mod arbiter;
 pub mod ask;
 pub mod bench;
+pub mod cargo;
 pub mod cli;
 pub mod cluster;
 pub mod concert;

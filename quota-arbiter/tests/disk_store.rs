@@ -1,6 +1,8 @@
 //! The store as it is: real redb over storage that loses what was not synced, tears pages, fills up and rots. What was
 //! persisted is there afterwards, or the store says that it is damaged; it never comes up with less.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod disk;
 
 use disk::{Backend, Dice, Disk, open};

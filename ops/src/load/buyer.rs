@@ -116,6 +116,14 @@ impl Buyer<'_> {
         if joined.region != home {
             return Err(CallError::Broken(format!("a session of {home} got a place in {}", joined.region)));
         }
+        self.lives_with(joined).await.map_err(|error| match error.code() {
+            "not_found" => CallError::Broken(format!("an accepted place is not known any more: {error}")),
+            _ => error,
+        })
+    }
+
+    /// From the place in the queue to the end.
+    async fn lives_with(&mut self, joined: Joined) -> Result<Outcome, CallError> {
         if self.user.behaviour == Behaviour::Cancels && self.patience.draws.random_bool(0.5) {
             let gone = self.cancel(&joined.reservation).await?;
             return self.ended(gone);

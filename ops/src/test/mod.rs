@@ -6,15 +6,13 @@
 mod nextest;
 mod runner;
 
+use crate::cargo::cargo;
 use crate::cli::{Context, Failure};
-use crate::cluster::home::source_root;
 use crate::local::testing::stop_shared;
 use crate::output;
 use crate::up::packages;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
-use std::ffi::OsString;
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
 /// Arguments of `ops test`.
@@ -93,11 +91,4 @@ fn finish(context: &Context, counts: Counts, failed_steps: Vec<&'static str>, be
         output::line(format_args!("{passed} passed, {failed} failed"));
     }
     if bad { Err(Failure::Check(why).into()) } else { Ok(()) }
-}
-
-/// cargo, at the root of the source tree, its words on standard error.
-fn cargo(arguments: &[&str]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-    command.args(arguments).current_dir(source_root()).stdin(Stdio::null()).stdout(std::io::stderr());
-    command
 }

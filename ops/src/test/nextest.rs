@@ -1,6 +1,7 @@
 //! Running the tests with cargo-nextest, and reading its closing line.
 
-use super::{Counts, cargo};
+use super::Counts;
+use crate::cargo::cargo;
 use crate::output;
 use crate::up::packages::on_path;
 use anyhow::{Context as _, Result};

@@ -3,7 +3,8 @@
 //! One process per test is what nextest does too, and what tests here rely on: fail points and exit-on-crash are
 //! process-wide.
 
-use super::{Counts, cargo};
+use super::Counts;
+use crate::cargo::cargo;
 use crate::output;
 use anyhow::{Context as _, Result, anyhow};
 use indicatif::ProgressBar;
@@ -44,7 +45,7 @@ struct Test {
 pub(super) fn run(filters: &[String]) -> Result<Option<Counts>> {
     let arguments = ["test", "--workspace", "--lib", "--bins", "--tests", "--release", "--no-run", "--quiet"];
     output::note(format_args!("== cargo {}, then every test as a process of its own", arguments.join(" ")));
-    let mut command = cargo(&arguments);
+    let mut command = cargo(arguments);
     let built = command.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped()).stderr(Stdio::inherit());
     let built = built.output().context("running cargo test")?;
     if !built.status.success() {

@@ -10,6 +10,7 @@ pub mod hints;
 pub mod packages;
 mod parts;
 
+use crate::cargo::cargo;
 use crate::cli::{Context, Failure};
 use crate::cluster::home::Home;
 use crate::cluster::layout::{EdgeLayout, RegionLayout};
@@ -21,7 +22,6 @@ use anyhow::{Context as _, Result, bail};
 use arbiters::Bench;
 use parts::Site;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Arguments of `ops up`.
 #[derive(Debug, clap::Args)]
@@ -162,11 +162,8 @@ impl Programs {
 /// Builds programs of ours in the profile that everything is built in; they lie beside this program.
 pub fn build(names: &[&str]) -> Result<Vec<PathBuf>> {
     let us = std::env::current_exe().context("finding this program")?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
     // No `--package`: see `.cargo/config.toml` on features.
-    command.args(["build", "--release"]).args(names.iter().flat_map(|name| ["--bin", name]));
-    command.current_dir(crate::cluster::home::source_root()).stdout(std::io::stderr());
+    let mut command = cargo(["build", "--release"].into_iter().chain(names.iter().flat_map(|name| ["--bin", name])));
     let status = command.status().context("running cargo")?;
     if !status.success() {
         bail!("building {} failed ({status}); see above", names.join(", "));

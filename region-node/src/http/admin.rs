@@ -126,11 +126,10 @@ fn shown(app: &App, concert: &ConcertName) -> Result<Response, Refusal> {
 }
 
 /// `GET /v1/concerts`
-pub(crate) async fn list(State(app): State<Arc<App>>) -> Response {
-    let now_ms = app.catalog.now_ms();
-    let mut concerts: Vec<Concert> = app.catalog.views().values().map(|view| view.concert(now_ms)).collect();
+pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Response, Refusal> {
+    let mut concerts = super::concerts::all(&app)?;
     concerts.sort_by(|a, b| a.concert.cmp(&b.concert));
-    json(StatusCode::OK, &ConcertList { concerts })
+    Ok(json(StatusCode::OK, &ConcertList { concerts }))
 }
 
 /// `POST /v1/concerts/{concert}/close`

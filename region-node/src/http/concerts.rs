@@ -1,4 +1,5 @@
 //! `GET /v1/concerts` and `GET /v1/concerts/{concert}`: from memory, with an `ETag` that changes when what is shown does.
+//! And where everybody else finds a concert.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -13,11 +14,32 @@ use std::sync::Arc;
 use super::problem::Refusal;
 use super::segment::Segment;
 use crate::app::App;
+use crate::view::View;
+
+/// The concert of that name. A node that has just started knows none: that is no answer to whoever has a place in one.
+pub(crate) fn find(app: &App, concert: &str) -> Result<Arc<View>, Refusal> {
+    match app.catalog.view(concert) {
+        Some(view) => Ok(view),
+        None if app.catalog.age_ms().is_some() => Err(Refusal::not_found("concert")),
+        None => Err(not_read()),
+    }
+}
+
+/// All concerts as they are shown now, in no order.
+pub(crate) fn all(app: &App) -> Result<Vec<Concert>, Refusal> {
+    app.catalog.age_ms().ok_or_else(not_read)?;
+    let now_ms = app.catalog.now_ms();
+    Ok(app.catalog.views().values().map(|view| view.concert(now_ms)).collect())
+}
+
+/// Nothing has been read of it yet; it will be, within a second.
+pub(crate) fn not_read() -> Refusal {
+    Refusal::unavailable("this node has not read its concerts yet", "catalog")
+}
 
 /// `GET /v1/concerts`
 pub(crate) async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Refusal> {
-    let now_ms = app.catalog.now_ms();
-    let mut concerts: Vec<Concert> = app.catalog.views().values().map(|view| view.concert(now_ms)).collect();
+    let mut concerts = all(&app)?;
     concerts.sort_by(|a, b| (a.sale_opens_at, &a.concert).cmp(&(b.sale_opens_at, &b.concert)));
     let list = ConcertList { concerts };
     let mut timeless = list.clone();
@@ -33,7 +55,7 @@ pub(crate) async fn one(
     Segment(concert): Segment,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let view = app.catalog.view(&concert).ok_or_else(|| Refusal::not_found("concert"))?;
+    let view = find(&app, &concert)?;
     let concert = view.concert(app.catalog.now_ms());
     let mut timeless = concert.clone();
     timeless.as_of = region_api::Timestamp::MAX;

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use super::body;
 use super::problem::Refusal;
 use super::standing::{self, Standing};
-use super::{acts, caller};
+use super::{acts, caller, concerts};
 use crate::app::App;
 use crate::config::Role;
 use crate::db::find;
@@ -57,7 +57,7 @@ where
         return app.peers.pass_on(&caller.session.home, parts, request_id, Some(caller.token), bytes).await;
     }
     let asked: JoinRequest = region_api::body::parse(&bytes)?;
-    let view = app.catalog.view(concert).ok_or_else(|| Refusal::not_found("concert"))?;
+    let view = concerts::find(app, concert)?;
     let user = user_hash(&app.keys, &caller.session.user);
     if let Err(refusal) = open(app, &view) {
         return earlier(app, &view, user, &asked, refusal).await;

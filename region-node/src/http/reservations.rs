@@ -22,7 +22,7 @@ use super::join::json;
 use super::problem::Refusal;
 use super::segment::Segment;
 use super::standing::{self, Standing};
-use super::{acts, body};
+use super::{acts, body, concerts};
 use crate::app::App;
 use crate::limits;
 use crate::view::View;
@@ -52,7 +52,8 @@ pub(crate) fn find(app: &App, caller: &Caller<'_>, text: &str) -> Result<Whose, 
     if id.region != app.config.region {
         return Ok(Whose::Elsewhere(id));
     }
-    let view = app.catalog.view(id.concert.as_str()).ok_or_else(|| Refusal::not_found("reservation"))?;
+    // We signed it: there is such a concert, also where this node has not read it yet.
+    let view = app.catalog.view(id.concert.as_str()).ok_or_else(concerts::not_read)?;
     Ok(Whose::Mine(Mine { id, view }))
 }
 

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::concerts;
 use super::join::json;
 use super::problem::Refusal;
 use crate::app::App;
@@ -38,7 +39,7 @@ pub(crate) async fn wishes(
 ) -> Result<Response, Refusal> {
     let Query(QueueOf { concert }) = of.map_err(|error| Refusal::invalid("query", error.body_text()))?;
     let concert = ConcertName::new(&concert).map_err(|_| Refusal::not_found("concert"))?;
-    let view = app.catalog.view(concert.as_str()).ok_or_else(|| Refusal::not_found("concert"))?;
+    let view = concerts::find(&app, concert.as_str())?;
     let mut seen = Seen::default();
     for generation in crate::db::generations::load(&app.db, view.concert_id()).await? {
         let to = generation.survived_seq.unwrap_or(u64::MAX);

@@ -81,6 +81,41 @@ async fn an_emptied_queue_is_reclaimed_by_its_owners_in_order_and_once() {
     assert!(!stage.nodes[0].ended());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_has_not_read_its_books_yet_says_so_and_not_that_nothing_is_there() {
+    let mut stage = region(10).await;
+    let buyer = Buyer::new(&stage).await;
+    let place = buyer.hold(1).await;
+    stage.nodes[0].kill();
+    let books = stage.sql_superuser().await.unwrap();
+    books.batch_execute("BEGIN; LOCK TABLE tier IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    stage.nodes[0].start_again(&[]).unwrap();
+    let begun = Instant::now();
+    while tokio::net::TcpStream::connect(stage.public()).await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the node does not come back");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let reservation = format!("/v1/reservations/{place}");
+    for (method, path) in [
+        ("GET", reservation.as_str()),
+        ("DELETE", &reservation),
+        ("POST", &format!("{reservation}/payment")),
+        ("GET", &format!("{reservation}/events")),
+        ("GET", "/v1/concerts/demo"),
+        ("GET", "/v1/concerts"),
+    ] {
+        must_refuse(&buyer.call(method, path, &Value::Null).await, 503, "unavailable", path);
+    }
+    must_refuse(&buyer.ask(uuid::Uuid::new_v4(), 1).await, 503, "unavailable", "a join");
+    let admin = stage.admin().unwrap();
+    let listed = stage.http().get(format!("{}/v1/concerts", admin.url)).bearer_auth(&admin.token).send().await.unwrap();
+    assert_eq!(listed.status(), 503, "an empty list would be taken for the truth");
+    books.batch_execute("COMMIT").await.unwrap();
+    stage.ready().await.unwrap();
+    assert_eq!(buyer.poll(&place).await.json()["status"], "held");
+    must_add_up(&stage).await;
+}
+
 /// Exchanges the region's database for its copy of that name while the node runs.
 async fn swap_in(stage: &Stage, copy: &str) {
     let admin = stage.postgres.superuser("postgres").connect().await.unwrap();

@@ -4,6 +4,7 @@ use crate::world::{World, definition};
 use region_node::db::allocate::{Batches, CursorMove, Decided, Ground, Hold, Place};
 use region_node::db::book::{Known, NoFloor};
 use region_node::db::finals::{self, Ended, Ending};
+use tokio::sync::Notify;
 
 /// Two tickets of the only tier for each of them.
 fn hold_all(places: &[Place], ground: &Ground) -> Decided {
@@ -27,7 +28,8 @@ async fn somebody_who_cancels_meanwhile_costs_nobody_else_a_hold() {
     let ground = batches.open(world.id(), Known::default(), &places, None, 0).await.unwrap();
     let ended = finals::end(&world.books.db, world.id(), &places[2], Ending::Cancel, &NoFloor).await.unwrap();
     assert_eq!(ended, Ended::WhileQueued);
-    let whole = batches.commit(world.id(), &ground, &places, &hold_all(&places, &ground)).await.unwrap();
+    let whole =
+        batches.commit(world.id(), &ground, &places, &hold_all(&places, &ground), &Notify::new()).await.unwrap();
     assert!(!whole, "a row was in the way");
     for (n, place) in places.iter().enumerate() {
         assert_eq!(world.state(place).await, if n == 2 { "cancelled" } else { "held" }, "number {n}");
@@ -39,7 +41,7 @@ async fn somebody_who_cancels_meanwhile_costs_nobody_else_a_hold() {
     // The connection goes on after the refusal, and with nobody in the way everything is written at once.
     let more = [world.join(20, 2, &[0], false).await];
     let ground = batches.open(world.id(), Known::default(), &more, None, 0).await.unwrap();
-    assert!(batches.commit(world.id(), &ground, &more, &hold_all(&more, &ground)).await.unwrap());
+    assert!(batches.commit(world.id(), &ground, &more, &hold_all(&more, &ground), &Notify::new()).await.unwrap());
     world.audit(&more).await;
     let times = "SELECT count(*) FROM reservation WHERE state = 'held' AND (held_at > now() OR
         held_at < now() - interval '30 s' OR hold_expires_at <> held_at + interval '60 s')";

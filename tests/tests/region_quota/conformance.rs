@@ -17,6 +17,7 @@ use region_node::payments::notice::Attached;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::sql::{Node, Sql};
@@ -131,7 +132,10 @@ impl SqlHolder {
         let amount = 1_000 * i64::from(place.quantity);
         let hold = Hold { place: 0, tier: 0, quantity: place.quantity, amount, hold_ms: 600_000 };
         let decided = Decided { holds: vec![hold], ..Decided::default() };
-        self.batches.commit(self.sql.id(), &ground, std::slice::from_ref(&place), &decided).await.unwrap();
+        self.batches
+            .commit(self.sql.id(), &ground, std::slice::from_ref(&place), &decided, &Notify::new())
+            .await
+            .unwrap();
         self.orders.insert(order, Made { pool, place });
         assert_eq!(self.state(order).await, Some(OrderState::Held));
         Ok(Done::Changed)
