@@ -12,7 +12,7 @@ use crate::status::state_text;
 use anyhow::{Result, anyhow};
 use arbiter_api::{Acted, Concerts};
 use clap::Subcommand;
-use region_api::wire::{Concert, ConcertDefinition, ConcertList, ConcertState, TierDefinition};
+use region_api::wire::{Availability, Concert, ConcertDefinition, ConcertList, ConcertState, TierDefinition};
 use region_api::{ConcertName, Currency, Money, RegionName, TierName, Timestamp};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -21,6 +21,8 @@ use time::format_description::well_known::Rfc3339;
 
 /// How long regions may take to hear of a concert: a heartbeat, and some for a busy machine.
 const EVERYWHERE_WITHIN: Duration = Duration::from_secs(15);
+/// How long it is waited for the first tickets: two heartbeats.
+const STOCKED_WITHIN: Duration = Duration::from_secs(2);
 /// The concert that `up` creates.
 const DEMO: &str = "demo";
 
@@ -184,8 +186,22 @@ async fn put(
     } else {
         let _: Acted = Arbiters::of(cluster)?.put(&path, definition).await?;
         until_everywhere(cluster, name, |shown| shows(shown, definition)).await?;
+        return stocked(region, name).await;
     }
     show(region, name).await
+}
+
+/// The concert once its region has been given tickets, or as it is by then: some regions get none beforehand.
+async fn stocked(region: &Region, name: &ConcertName) -> Result<Concert> {
+    let deadline = Instant::now() + STOCKED_WITHIN;
+    loop {
+        let shown = show(region, name).await?;
+        let waits = shown.tiers.iter().any(|tier| tier.availability == Availability::NoneHere);
+        if !waits || Instant::now() > deadline {
+            return Ok(shown);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Whether a region already shows what was defined.
