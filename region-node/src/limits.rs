@@ -14,6 +14,9 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 pub const HEADER_MAX_BYTES: usize = 16 * 1024;
 /// Open connections per listener: each costs about 10 KiB, so this many about 650 MiB.
 pub const CONNECTIONS_MAX: usize = 65_536;
+/// Connections that wait to be accepted: when a crowd comes, whoever finds no room here tries again a second later. The
+/// kernel's `net.core.somaxconn` (4,096 by default) bounds it too.
+pub const BACKLOG: u32 = 16_384;
 /// Requests being answered at once, of all kinds: beyond it a request waits longer than its sender does.
 pub const INFLIGHT_MAX: usize = 30_000;
 /// Event streams per node: each is a task and a timer for as long as somebody watches.

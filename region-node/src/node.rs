@@ -5,10 +5,11 @@
 
 use anyhow::Context;
 use region_api::{KeyRing, TicketSigner};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -38,13 +39,19 @@ pub struct Listeners {
 
 /// Listens where the configuration says.
 pub async fn listen(config: &Config) -> anyhow::Result<Listeners> {
-    let bind = async |key: &str, address| {
-        TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
-    };
+    let bind = |key: &str, address| bind(address).with_context(|| format!("{key}: cannot listen on {address}"));
     Ok(Listeners {
-        public: bind("public.listen", config.public.listen).await?,
-        admin: bind("admin.listen", config.admin.listen).await?,
+        public: bind("public.listen", config.public.listen)?,
+        admin: bind("admin.listen", config.admin.listen)?,
     })
+}
+
+/// Tokio's own way to listen, but for the length of the line.
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(limits::BACKLOG)
 }
 
 /// Runs a node until `shutdown` fires and what is under way is done.
