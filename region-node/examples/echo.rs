@@ -1,7 +1,7 @@
 //! The yardstick of `cargo ops bench`: a bare axum server that parses the same join and answers with it.
 //!
-//! It runs on the region node's own serving function, allocator and runtime, so that a ratio against it says what the
-//! durable queue costs and nothing else. It stores nothing and checks nothing.
+//! It runs as axum itself serves (without the node's limits on connections and late headers), on the node's allocator and
+//! runtime. It stores nothing and checks nothing, so a ratio against it says what all that costs.
 
 use axum::Json;
 use axum::Router;

@@ -10,7 +10,7 @@ use region_api::{ConcertName, Entry, RegionName};
 use sale::pace::Rate;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,8 @@ pub struct Catalog {
     epoch_ms: AtomicU64,
     /// Who left the queue through this node since their concert was last read.
     left: Mutex<Vec<(i32, Entry)>>,
+    /// Whether that is anybody: every poll asks, and few have to lock.
+    any_left: AtomicBool,
     /// Who has bought already.
     pub buyers: Buyers,
     started: Instant,
@@ -57,6 +59,7 @@ impl Default for Catalog {
             refreshed: Notify::new(),
             epoch_ms: AtomicU64::new(clock::now_ms()),
             left: Mutex::default(),
+            any_left: AtomicBool::new(false),
             buyers: Buyers::default(),
             started: Instant::now(),
             refreshed_at_ms: AtomicU64::new(0),
@@ -91,12 +94,20 @@ impl Catalog {
 
     /// Remembers that somebody left the queue undecided, before the next refresh tells.
     pub fn note_left(&self, concert_id: i32, entry: Entry) {
-        self.left.lock().push((concert_id, entry));
+        let mut left = self.left.lock();
+        left.push((concert_id, entry));
+        self.any_left.store(true, Ordering::Release);
     }
     /// Whether somebody left the queue through this node a moment ago.
     pub fn has_left(&self, concert_id: i32, entry: Entry) -> bool {
-        let left = self.left.lock();
-        !left.is_empty() && left.contains(&(concert_id, entry))
+        self.any_left.load(Ordering::Acquire) && self.left.lock().contains(&(concert_id, entry))
+    }
+
+    /// Forgets those noted first: their concerts have been read.
+    fn forget_left(&self, noted: usize) {
+        let mut left = self.left.lock();
+        left.drain(..noted);
+        self.any_left.store(!left.is_empty(), Ordering::Release);
     }
 
     /// Has everything read anew and waits for it, at most two refreshes long: after a change made here.
@@ -171,7 +182,7 @@ async fn refresh(
     catalog.waiting.store(views.values().map(|view| view.waiting()).sum(), Ordering::Relaxed);
     catalog.views.store(Arc::new(views));
     // Those were in the database before it was read.
-    catalog.left.lock().drain(..noted);
+    catalog.forget_left(noted);
     let elapsed_ms = (catalog.started.elapsed().as_millis() as u64).max(1);
     catalog.refreshed_at_ms.store(elapsed_ms, Ordering::Relaxed);
     Ok(())

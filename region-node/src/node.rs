@@ -59,13 +59,15 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
     let app = build(config, shutdown.clone()).await?;
     let mut tasks = JoinSet::new();
     spawn(&mut tasks, &app);
-    let front = Front::new(app.clone(), router(app.clone()));
+    let router = router(app.clone());
+    let front = || Front::new(app.clone(), router.clone());
     tracing::info!(
         region = %app.config.region, public = %app.config.public.listen, admin = %app.config.admin.listen, "serving"
     );
     let public = serve(listeners.public, front, ServeConfig::default(), shutdown.clone());
     let admin = ServeConfig { connections_max: limits::ADMIN_CONNECTIONS_MAX, ..ServeConfig::default() };
-    let admin = serve(listeners.admin, admin_router(app.clone()), admin, shutdown.clone());
+    let operators = admin_router(app.clone());
+    let admin = serve(listeners.admin, || operators.clone(), admin, shutdown.clone());
     tokio::join!(public, admin);
     // The tasks were told at the same time; whoever hangs is left to the crash-safety that all of them need anyway.
     let ended = tokio::time::timeout(limits::DRAIN_TIMEOUT, async {

@@ -64,7 +64,7 @@ async fn allocator(stage: &mut Stage, options: &Options) -> Result<f64> {
         time_max: FILL_TIME_MAX,
     };
     let users = Users::new(stage.ring()?, stage.region(), 0);
-    drive(fill, Arc::new(Joins::new(users, &concert, stage.public().to_string(), false))).await?;
+    drive(fill, Arc::new(Joins::new(users, &concert, stage.public().to_string()))).await?;
     stage.restart_node(&["allocator"]).await?;
     let sql = stage.sql().await?;
     let decided = async || -> Result<i64> {

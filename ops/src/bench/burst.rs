@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Users polled after the burst, spread over all of them.
-const SAMPLE: usize = 2_000;
+const SAMPLE: u64 = 2_000;
 /// Tickets per tier; there are two.
 const TICKETS: u64 = 5_000;
 /// After this the burst counts as never decided.
@@ -36,18 +36,16 @@ pub async fn run(options: &Options) -> Result<Vec<Line>> {
             requests_max: options.requests,
             time_max: super::FILL_TIME_MAX,
         };
-        let echo = Arc::new(Joins::new(users.clone(), &concert, host.clone(), false));
+        let echo = Arc::new(Joins::new(users.clone(), &concert, host.clone()));
         let echoed = drive(bounds(stage.echo()), echo).await?;
-        let joins = Arc::new(Joins::new(users.clone(), &concert, host.clone(), true));
-        let started = Instant::now();
+        let joins =
+            Arc::new(Joins::new(users.clone(), &concert, host.clone()).keeping((options.requests / SAMPLE).max(1)));
         let accepted = drive(bounds(stage.public()), Arc::clone(&joins)).await?;
         wait_until_decided(&stage, &concert, options.requests).await?;
-        let ids = joins.take_ids();
-        let step = (ids.len() / SAMPLE).max(1);
-        let sample: Vec<(u64, String)> = ids.into_iter().step_by(step).collect();
+        let sample = joins.take_ids();
         let polls = Drive { address: stage.public(), requests_max: sample.len() as u64, ..bounds(stage.public()) };
         drive(polls, Arc::new(Polls::new(users, host, sample))).await?;
-        let took = started.elapsed();
+        let took = accepted.started.elapsed();
         rounds_note(round, took.as_secs_f64(), echoed.elapsed.as_secs_f64(), accepted.elapsed.as_secs_f64() * 1e3);
         rounds.push((took.as_secs_f64(), echoed.elapsed.as_secs_f64()));
         accept.push((accepted.elapsed.as_secs_f64(), echoed.elapsed.as_secs_f64()));

@@ -40,6 +40,8 @@ pub struct Drive {
 /// What came of it.
 #[derive(Debug, Clone)]
 pub struct Driven {
+    /// When every connection stood and the first request went out.
+    pub started: Instant,
     /// Requests answered.
     pub answered: u64,
     /// From the first request to the last answer.
@@ -72,7 +74,7 @@ pub async fn drive(drive: Drive, work: Arc<impl Work>) -> Result<Driven> {
         .into_iter()
         .map(|sender| tokio::spawn(one_connection(sender, drive, started, Arc::clone(&next), Arc::clone(&work))))
         .collect();
-    let mut driven = Driven { answered: 0, elapsed: Duration::ZERO, latency_us: histogram() };
+    let mut driven = Driven { started, answered: 0, elapsed: Duration::ZERO, latency_us: histogram() };
     for task in tasks {
         let latencies = task.await.context("a connection's task ended badly")??;
         driven.answered += latencies.len();

@@ -31,9 +31,8 @@ pub async fn run(options: &Options) -> Result<Vec<Line>> {
             requests_max: u64::MAX,
             time_max: options.time,
         };
-        let echo =
-            drive(bounds(stage.echo()), Arc::new(Joins::new(users.clone(), &concert, host.clone(), false))).await?;
-        let joins = Arc::new(Joins::new(users, &concert, host, false));
+        let echo = drive(bounds(stage.echo()), Arc::new(Joins::new(users.clone(), &concert, host.clone()))).await?;
+        let joins = Arc::new(Joins::new(users, &concert, host));
         let driven = drive(bounds(stage.public()), Arc::clone(&joins)).await?;
         accepted += joins.accepted();
         let p99 = Duration::from_micros(driven.latency_us.value_at_quantile(0.99)).as_secs_f64() * 1e3;

@@ -26,7 +26,7 @@ pub async fn run(options: &Options) -> Result<Vec<Line>> {
     let mut first_ratio = None;
     for (step, length) in STEPS.into_iter().filter(|length| *length <= options.requests).enumerate() {
         let joins = |first: u64| -> Result<Arc<Joins>> {
-            Ok(Arc::new(Joins::new(Users::new(stage.ring()?, stage.region(), first), &concert, host.clone(), false)))
+            Ok(Arc::new(Joins::new(Users::new(stage.ring()?, stage.region(), first), &concert, host.clone())))
         };
         let bounds = |address, requests_max, time_max| Drive {
             address,

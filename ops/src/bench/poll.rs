@@ -19,7 +19,7 @@ pub async fn run(options: &Options) -> Result<Vec<Line>> {
     let concert = stage.concert("bench", 1_000_000, "10m").await?;
     let host = stage.public().to_string();
     let users = Users::new(stage.ring()?, stage.region(), 0);
-    let joins = Arc::new(Joins::new(users.clone(), &concert, host.clone(), true));
+    let joins = Arc::new(Joins::new(users.clone(), &concert, host.clone()).keeping(1));
     let fill = Drive {
         address: stage.public(),
         connections: options.connections,

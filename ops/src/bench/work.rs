@@ -49,21 +49,21 @@ pub struct Joins {
     users: Users,
     uri: String,
     host: String,
-    /// Reservation ids by request number, where somebody wants them.
-    ids: Option<Mutex<Vec<(u64, String)>>>,
+    /// Of every so many answers one reservation id is kept, if any.
+    keep_every: Option<u64>,
+    ids: Mutex<Vec<(u64, String)>>,
     accepted: AtomicU64,
 }
 
 impl Joins {
-    /// `keep_ids` remembers every reservation id for polls.
-    pub fn new(users: Users, concert: &str, host: String, keep_ids: bool) -> Self {
-        Self {
-            users,
-            uri: format!("/v1/concerts/{concert}/reservations"),
-            host,
-            ids: keep_ids.then(Mutex::default),
-            accepted: AtomicU64::new(0),
-        }
+    /// Joins whose answers are looked at no closer than to see that they were taken.
+    pub fn new(users: Users, concert: &str, host: String) -> Self {
+        let uri = format!("/v1/concerts/{concert}/reservations");
+        Self { users, uri, host, keep_every: None, ids: Mutex::default(), accepted: AtomicU64::new(0) }
+    }
+    /// Keeps the reservation id of one request in `every`, for polls.
+    pub fn keeping(self, every: u64) -> Self {
+        Self { keep_every: Some(every), ..self }
     }
     /// How many were answered `202`.
     pub fn accepted(&self) -> u64 {
@@ -71,7 +71,7 @@ impl Joins {
     }
     /// The ids remembered, with their requests' numbers.
     pub fn take_ids(&self) -> Vec<(u64, String)> {
-        self.ids.as_ref().map(|ids| std::mem::take(&mut *ids.lock())).unwrap_or_default()
+        std::mem::take(&mut *self.ids.lock())
     }
 }
 
@@ -92,9 +92,9 @@ impl Work for Joins {
             bail!("a join was answered {status}: {}", String::from_utf8_lossy(body));
         }
         self.accepted.fetch_add(1, Relaxed);
-        if let Some(ids) = &self.ids {
+        if self.keep_every.is_some_and(|every| number.is_multiple_of(every)) {
             let joined: Joined = serde_json::from_slice(body)?;
-            ids.lock().push((number, joined.reservation));
+            self.ids.lock().push((number, joined.reservation));
         }
         Ok(())
     }

@@ -112,17 +112,14 @@ impl Drop for Inside<'_> {
     }
 }
 
-/// The public interface as a service.
+/// The public interface as the service of one connection.
 #[derive(Clone)]
-pub struct Front {
-    app: Arc<App>,
-    router: Router,
-}
+pub struct Front(Arc<(Arc<App>, Router)>);
 
 impl Front {
     /// Puts the front before a router.
     pub fn new(app: Arc<App>, router: Router) -> Self {
-        Self { app, router }
+        Self(Arc::new((app, router)))
     }
 }
 
@@ -159,12 +156,15 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Self { app, router } = self.clone();
-        Box::pin(async move { Ok(answer(&app, router, request).await) })
+        let Self(front) = self.clone();
+        Box::pin(async move {
+            let (app, router) = &*front;
+            Ok(answer(app, router, request).await)
+        })
     }
 }
 
-async fn answer<B>(app: &Arc<App>, mut router: Router, request: Request<B>) -> Response
+async fn answer<B>(app: &Arc<App>, router: &Router, request: Request<B>) -> Response
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<axum::BoxError>,
@@ -179,21 +179,21 @@ where
     };
     let started = Instant::now();
     let (mut parts, body) = request.into_parts();
-    let uri = parts.uri.clone();
-    let (route, answered): (&RouteMetrics, _) = match hot(&parts.method, uri.path()) {
+    let (route, answered, uri): (&RouteMetrics, _, _) = match hot(&parts.method, parts.uri.path()) {
         Some(Hot::Join(concert)) => {
             let answer = join::join(app, concert, &parts, &request_id, body);
-            (&gate.metrics.join, AssertUnwindSafe(answer).catch_unwind().await)
+            (&gate.metrics.join, AssertUnwindSafe(answer).catch_unwind().await, parts.uri)
         }
         Some(Hot::Status(id)) => {
             let answer = reservations::status(app, id, &parts, &request_id);
-            (&gate.metrics.status, AssertUnwindSafe(answer).catch_unwind().await)
+            (&gate.metrics.status, AssertUnwindSafe(answer).catch_unwind().await, parts.uri)
         }
         None => {
+            let uri = parts.uri.clone();
             parts.headers.insert(REQUEST_ID, request_id.clone());
             let request = Request::from_parts(parts, Body::new(body));
-            let answer = tower::Service::call(&mut router, request).map(|Ok(response)| response);
-            (&gate.metrics.other, AssertUnwindSafe(answer).catch_unwind().await)
+            let answer = tower::Service::call(&mut router.clone(), request).map(|Ok(response)| response);
+            (&gate.metrics.other, AssertUnwindSafe(answer).catch_unwind().await, uri)
         }
     };
     let mut response = answered.unwrap_or_else(|_| Refusal::internal("a handler panicked").into_response());

@@ -21,6 +21,7 @@ mod segment;
 mod serve;
 mod session;
 mod standing;
+mod timer;
 mod wishes;
 
 use axum::Router;

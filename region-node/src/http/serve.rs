@@ -1,12 +1,12 @@
 //! Serves HTTP/1.1 on a listener: bounded connections, headers on time, a graceful end.
 //!
 //! One task accepts; each connection is a task of its own; all end when `shutdown` fires and their requests are
-//! answered, or after the drain time. Knows nothing of what is served: the benchmark's yardstick runs on this too.
+//! answered, or after the drain time. Knows nothing of what is served.
 
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use region_api::{Code, Problem};
@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::timer::ConnectionTimer;
 use crate::limits;
 
 /// Bounds of one listener.
@@ -57,8 +58,10 @@ static FULL: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Serves until `shutdown` fires and what is under way is answered.
-pub async fn serve<S>(listener: TcpListener, service: S, config: ServeConfig, shutdown: CancellationToken)
+/// Serves until `shutdown` fires and what is under way is answered. Every connection gets a service of its own from
+/// `service`: it is cloned for each request, and a count of clones that all connections shared would go from processor to
+/// processor with every one.
+pub async fn serve<S>(listener: TcpListener, service: impl Fn() -> S, config: ServeConfig, shutdown: CancellationToken)
 where
     S: tower::Service<http::Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
@@ -68,11 +71,7 @@ where
     // What hyper cannot parse it answers itself, with a bare 400, 414 or 431 and a close: it has no hook for another body
     // (hyperium/hyper#3225), so these few answers alone are no problem documents. Nothing of such a request reaches us.
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(config.header_timeout)
-        .max_header_size(config.header_max_bytes)
-        .pipeline_flush(true);
+    builder.header_read_timeout(config.header_timeout).max_header_size(config.header_max_bytes).pipeline_flush(true);
     loop {
         let stream = tokio::select! {
             biased;
@@ -97,7 +96,9 @@ where
         if stream.set_nodelay(true).is_err() {
             continue;
         }
-        let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()));
+        let mut builder = builder.clone();
+        builder.timer(ConnectionTimer::default());
+        let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service()));
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // Errors here are the other side's: reset, headers late, not HTTP. Nothing was begun that must be undone.
@@ -139,7 +140,7 @@ mod tests {
             .route("/", get(|| async { "hello" }))
             .route("/slow", get(|| async { tokio::time::sleep(Duration::from_millis(300)).await }));
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, router, config, shutdown.clone()));
+        let task = tokio::spawn(serve(listener, move || router.clone(), config, shutdown.clone()));
         (address, shutdown, task)
     }
 
