@@ -22,6 +22,7 @@ mod serve;
 mod session;
 mod standing;
 mod timer;
+mod unparsed;
 mod wishes;
 
 use axum::Router;

@@ -11,13 +11,14 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use region_api::{Code, Problem};
 use std::convert::Infallible;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::timer::ConnectionTimer;
+use super::unparsed::{self, Connection};
 use crate::limits;
 
 /// Bounds of one listener.
@@ -45,18 +46,10 @@ impl Default for ServeConfig {
 }
 
 /// What a connection too many is told; written without parsing what it asked.
-static FULL: LazyLock<String> = LazyLock::new(|| {
+fn full() -> String {
     let retry_ms = limits::OVERLOAD_RETRY.as_millis() as u64;
-    let problem = Problem::new(Code::Overloaded, "too many connections").retry_after_ms(retry_ms);
-    let body = serde_json::to_string(&problem).unwrap_or_default();
-    format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: {}\r\nretry-after: {}\r\nconnection: close\r\n\
-         content-length: {}\r\n\r\n{body}",
-        Problem::CONTENT_TYPE,
-        problem.retry_after_seconds().unwrap_or(1),
-        body.len(),
-    )
-});
+    unparsed::answer(&Problem::new(Code::Overloaded, "too many connections").retry_after_ms(retry_ms), "")
+}
 
 /// Serves until `shutdown` fires and what is under way is answered. Every connection gets a service of its own from
 /// `service`: it is cloned for each request, and a count of clones that all connections shared would go from processor to
@@ -68,10 +61,9 @@ where
 {
     let connections = Arc::new(Semaphore::new(config.connections_max));
     let graceful = GracefulShutdown::new();
-    // What hyper cannot parse it answers itself, with a bare 400, 414 or 431 and a close: it has no hook for another body
-    // (hyperium/hyper#3225), so these few answers alone are no problem documents. Nothing of such a request reaches us.
+    // Not `pipeline_flush`: with it hyper writes nothing while it has bytes left to read, also not what is wrong with them.
     let mut builder = http1::Builder::new();
-    builder.header_read_timeout(config.header_timeout).max_header_size(config.header_max_bytes).pipeline_flush(true);
+    builder.header_read_timeout(config.header_timeout).max_header_size(config.header_max_bytes);
     loop {
         let stream = tokio::select! {
             biased;
@@ -98,7 +90,8 @@ where
         }
         let mut builder = builder.clone();
         builder.timer(ConnectionTimer::default());
-        let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service()));
+        let stream = TokioIo::new(Connection::new(stream, config.header_max_bytes));
+        let connection = builder.serve_connection(stream, TowerToHyperService::new(service()));
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // Errors here are the other side's: reset, headers late, not HTTP. Nothing was begun that must be undone.
@@ -121,7 +114,7 @@ fn is_connection_error(error: &std::io::Error) -> bool {
 
 /// One attempt to write, then close: a full node spends nothing on who came too late.
 fn refuse(stream: TcpStream) {
-    if stream.try_write(FULL.as_bytes()).is_err() {
+    if stream.try_write(full().as_bytes()).is_err() {
         tracing::debug!("a refused connection could not be told so");
     }
 }
@@ -169,6 +162,7 @@ mod tests {
         let mut second = TcpStream::connect(address).await.unwrap();
         let answer = read_all(&mut second).await;
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 2"), "{answer}");
+        assert!(answer.contains("\r\nx-request-id: "), "{answer}");
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("content-length: {}", body.len())), "{answer}");
         serde_json::from_str::<serde_json::Value>(body).unwrap();
@@ -192,16 +186,58 @@ mod tests {
         assert!(TcpStream::connect(address).await.is_err(), "nobody may be accepted after the end");
     }
 
+    /// The answers to something that is no request, until the end of the connection.
+    async fn said_to(address: std::net::SocketAddr, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), read_all(&mut stream)).await.unwrap()
+    }
+
+    fn problem(answer: &str) -> Problem {
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("\r\nx-request-id: ") && head.contains("\r\ndate: "), "{head}");
+        assert!(head.contains(&format!("\r\ncontent-length: {}", body.len())), "{head}");
+        let problem: Problem = serde_json::from_str(body).unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {} ", problem.status)), "{head}");
+        problem
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_parsed_is_answered_as_the_contract_says() {
+        // But for the preface of HTTP/2, whose speakers could not read the answer: they see the end of the connection.
+        let (address, shutdown, _task) = start(ServeConfig::default()).await;
+        for nonsense in [
+            &b"hello\r\n\r\n"[..],
+            b"GET / HTTP/1.1\r\nhost x\r\n\r\n",
+            b"GET / HTTP/1.1\r\nhost: x\r\nx\x00y: z\r\n\r\n",
+            b"GET / HTTP/9.9\r\nhost: x\r\n\r\n",
+            b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        ] {
+            let problem = problem(&said_to(address, nonsense).await);
+            assert_eq!(problem.code, Code::InvalidRequest, "{nonsense:?}");
+        }
+        shutdown.cancel();
+    }
+
+    #[tokio::test]
+    async fn what_comes_after_a_request_is_answered_after_it() {
+        let (address, shutdown, _task) = start(ServeConfig::default()).await;
+        let said = said_to(address, b"GET / HTTP/1.1\r\nhost: x\r\n\r\nhello\r\n\r\n").await;
+        let (first, second) = said.split_at(said.rfind("HTTP/1.1 ").unwrap());
+        assert!(first.starts_with("HTTP/1.1 200 ") && first.ends_with("hello"), "{said}");
+        assert_eq!(problem(second).code, Code::InvalidRequest);
+        shutdown.cancel();
+    }
+
     #[tokio::test]
     async fn headers_too_large_are_refused() {
         let (address, shutdown, _task) = start(ServeConfig::default()).await;
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let long = format!("GET / HTTP/1.1\r\nhost: x\r\nx-long: {}\r\n\r\n", "a".repeat(40_000));
-        // The server may close before it has read everything.
-        let _ = stream.write_all(long.as_bytes()).await;
-        let mut text = [0; 64];
-        let read = stream.read(&mut text).await.unwrap_or(0);
-        assert!(!String::from_utf8_lossy(&text[..read]).contains(" 200 "));
+        // As many as are read before it is said: with more on the way the close would take the answer with it.
+        let long = format!("GET / HTTP/1.1\r\nhost: x\r\nx-long: {}", "a".repeat(limits::HEADER_MAX_BYTES));
+        let problem = problem(&said_to(address, long.as_bytes()).await);
+        assert_eq!(problem.code, Code::TooLarge);
+        assert!(problem.detail.contains(&limits::HEADER_MAX_BYTES.to_string()), "{}", problem.detail);
         shutdown.cancel();
     }
 }
