@@ -16,10 +16,11 @@ async fn region(sites: &Sites, name: &str) -> Value {
     found.unwrap_or_else(|| panic!("{listed}"))
 }
 
-/// One number of a region's row of tier A or B, as the arbiters have it.
-async fn quota(sites: &Sites, region: &str, tier: usize, column: &str) -> u64 {
+/// Numbers of south's rows of some tiers, as the arbiters have them at one moment.
+async fn quota(sites: &Sites, cells: &[(usize, &str)]) -> Vec<u64> {
     let shown = json(sites, &["quota", "show", "far"]).await;
-    shown["tiers"][tier]["regions"][region][column].as_u64().unwrap_or_else(|| panic!("{shown}"))
+    let cell = |&(tier, column): &(usize, &str)| shown["tiers"][tier]["regions"]["south"][column].as_u64();
+    cells.iter().map(cell).collect::<Option<_>>().unwrap_or_else(|| panic!("{shown}"))
 }
 
 async fn sale(sites: &Sites, users: u64, spread: Option<&str>) {
@@ -58,7 +59,7 @@ async fn frozen_process_is_quarantined(sites: &Sites) {
     assert!(table.contains("SILENT") && table.contains("tickets are quarantined"), "{table}");
     let listed = shown(sites, &["region", "list"]).await;
     assert!(listed.contains("SILENT") && listed.contains("stays its own"), "{listed}");
-    let has = async || (quota(sites, "south", 0, "granted").await, quota(sites, "south", 0, "returned").await);
+    let has = async || quota(sites, &[(0, "granted"), (0, "returned")]).await;
     let before = has().await;
     Buyer::joins(sites, 0, "far", "A", 2).await.holds().await;
     assert_eq!(has().await, before);
@@ -79,11 +80,8 @@ async fn drained_to_empty(sites: &Sites) {
     assert_eq!(region(sites, "south").await["state"], "draining");
     until("south is empty", || async {
         // Those on hold as well: what lapses there is the next one's there.
-        let mut left = 0;
-        for (tier, column) in [(0, "available"), (0, "held"), (1, "available"), (1, "held")] {
-            left += quota(sites, "south", tier, column).await;
-        }
-        left == 0
+        let left = [(0, "available"), (0, "held"), (1, "available"), (1, "held")];
+        quota(sites, &left).await.iter().all(|&tickets| tickets == 0)
     })
     .await;
     let waits = Buyer::joins(sites, SOUTH, "far", "A", 2).await;
