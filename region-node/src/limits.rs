@@ -12,6 +12,8 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of request line and headers: two cookies, a bearer token and what browsers add fit four times.
 pub const HEADER_MAX_BYTES: usize = 16 * 1024;
+/// Headers of a request: hyper's own default, which it keeps on the stack; any other number costs an allocation.
+pub const HEADERS_MAX: usize = 100;
 /// Open connections per listener: each costs about 10 KiB, so this many about 650 MiB.
 pub const CONNECTIONS_MAX: usize = 65_536;
 /// Connections that wait to be accepted: when a crowd comes, whoever finds no room here tries again a second later. The

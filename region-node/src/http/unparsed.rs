@@ -12,6 +12,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::limits;
+
 /// A connection whose every answer is the contract's.
 pub(super) struct Connection {
     tcp: TcpStream,
@@ -62,7 +64,8 @@ fn instead_of(bare: &[u8], header_max_bytes: usize) -> Vec<u8> {
     let problem = if bare.get(8..13) == Some(b" 400 ") {
         Problem::new(Code::InvalidRequest, "this is not HTTP/1.1: the request line or a header cannot be read")
     } else {
-        let detail = format!("request line and headers may have {header_max_bytes} bytes together");
+        let most = limits::HEADERS_MAX;
+        let detail = format!("request line and headers may have {header_max_bytes} bytes together, in {most} headers");
         Problem::new(Code::TooLarge, detail)
     };
     let lines = bare.split_inclusive(|&byte| byte == b'\n');
@@ -156,6 +159,7 @@ mod tests {
         assert!(head.contains("\r\nx-request-id: ") && head.contains("\r\nconnection: close\r\n"), "{head}");
         assert!(head.ends_with(&format!("\r\ncontent-length: {}", body.len())), "{head}");
         let problem: Problem = serde_json::from_str(body).unwrap();
-        assert_eq!(problem, Problem::new(Code::TooLarge, "request line and headers may have 99 bytes together"));
+        let detail = "request line and headers may have 99 bytes together, in 100 headers";
+        assert_eq!(problem, Problem::new(Code::TooLarge, detail));
     }
 }

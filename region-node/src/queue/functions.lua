@@ -170,7 +170,8 @@ local function join_shard(meta_key, queue_key, users_key, samples_key, blob, now
     -- The queue first: should it refuse (its ids only grow), nothing has been stored.
     call('XADD', queue_key, id(tail), 'd', value)
     call('HSET', users_key, unpack(places))
-    if arrival > before and arrival - sampled >= SAMPLE_EVERY_MS then
+    -- Not amid those of one millisecond: who of them came before is not in a sample. Before the first is nobody.
+    if (arrival > before or first == 1) and arrival - sampled >= SAMPLE_EVERY_MS then
       sample(samples_key, arrival, generation, first - 1)
       sampled = arrival
     end
