@@ -17,6 +17,7 @@ use region_node::db::snapshot::RangeReason;
 use region_node::db::status::{Found, State};
 use region_node::db::{self, DbError, concerts, snapshot};
 use region_node::{folder, generations, outbox, recycler};
+use std::time::Duration;
 use world::{World, definition};
 
 #[tokio::test]
@@ -340,4 +341,27 @@ async fn one_sick_concert_hides_from_nobody_and_stops_no_other() {
     let released =
         format!("SELECT count(*) FROM reservation WHERE concert_id = {} AND state = 'expired'", other.concert_id);
     assert_eq!(world.count(&released).await, 1, "the other concert's hold came back");
+}
+
+/// A node that is stopped in the middle of a `COPY` keeps the book locked: no limit of the server's ends that.
+#[tokio::test]
+async fn an_allocator_that_never_finishes_loses_its_connection() {
+    use region_node::allocator::{ALLOCATOR_LOCK, end_stuck};
+    let world = World::new(&definition(&[10])).await;
+    let place = world.join(1, 2, &[0], false).await;
+    let (stuck, standby) = (world.books.db.client().await.unwrap(), world.books.db.client().await.unwrap());
+    stuck.query_one("SELECT pg_advisory_lock($1)", &[&ALLOCATOR_LOCK]).await.unwrap();
+    stuck
+        .batch_execute(&format!("BEGIN; SELECT FROM book WHERE concert_id = {} FOR UPDATE", world.id()))
+        .await
+        .unwrap();
+    let copy = stuck.copy_in::<_, bytes::Bytes>("COPY outbox FROM STDIN BINARY").await.unwrap();
+    assert!(!end_stuck(&standby, Duration::from_secs(60)).await.unwrap(), "it may still finish");
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(end_stuck(&standby, Duration::from_millis(10)).await.unwrap());
+    assert!(std::pin::pin!(copy).finish().await.is_err());
+    assert!(!end_stuck(&standby, Duration::ZERO).await.unwrap(), "there is no other");
+    world.allocate(2).await.unwrap();
+    assert_eq!(world.state(&place).await, "held");
+    world.audit(&[place]).await;
 }

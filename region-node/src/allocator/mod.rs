@@ -36,8 +36,11 @@ const TRIM_EVERY: usize = 8;
 const HOUSE_EVERY: Duration = Duration::from_secs(1);
 /// How often a standby looks whether the lock is free.
 const LOCK_EVERY: Duration = Duration::from_secs(1);
+/// A transaction of the active allocator that lasts longer is stuck: longer than any statement or pause that the server
+/// allows.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// The session lock of the active allocator (an arbitrary number).
-const ALLOCATOR_LOCK: i64 = 0x626f_786f_6666_0002;
+pub const ALLOCATOR_LOCK: i64 = 0x626f_786f_6666_0002;
 
 /// What others may know about this node's allocator.
 #[derive(Debug, Default)]
@@ -92,6 +95,7 @@ async fn lead(books: &Books, state: &AllocatorState) -> Result<Led, BooksError> 
     let dedicated = books.db.dedicated("region-node allocator").await?;
     let locked = dedicated.client.query_one("SELECT pg_try_advisory_lock($1)", &[&ALLOCATOR_LOCK]).await;
     if !locked.map_err(DbError::from)?.get::<_, bool>(0) {
+        end_stuck(&dedicated.client, STUCK_AFTER).await?;
         return Ok(Led::Standby);
     }
     let batches = Batches::prepare(&books.db, dedicated).await?;
@@ -101,6 +105,22 @@ async fn lead(books: &Books, state: &AllocatorState) -> Result<Led, BooksError> 
     loop {
         active.round().await?;
     }
+}
+
+/// Ends the connection of whoever has the lock and is in one transaction for so long. The server itself ends statements and
+/// idle transactions well before, but not a `COPY` whose sender was stopped in the middle of it: that would keep the book
+/// locked for as long as it is. Returns whether there was one.
+pub async fn end_stuck(client: &tokio_postgres::Client, after: Duration) -> Result<bool, DbError> {
+    let query = "SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity a
+                 JOIN pg_locks l ON l.pid = a.pid AND l.database = a.datid
+                 WHERE a.datname = current_database() AND l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+                     AND (l.classid::bigint << 32) | l.objid::bigint = $1
+                     AND a.xact_start < clock_timestamp() - $2 * interval '1 ms'";
+    let ended: i64 = client.query_one(query, &[&ALLOCATOR_LOCK, &(after.as_millis() as f64)]).await?.get(0);
+    if ended > 0 {
+        tracing::warn!("another node's allocator did not finish its transaction; its connection was ended");
+    }
+    Ok(ended > 0)
 }
 
 /// One active allocator. After an error: drop it and make another.
@@ -370,6 +390,10 @@ impl<'a> Allocator<'a> {
         let writing = Notify::new();
         let transaction = async {
             let done = transact(books, batches, &line.concert, &places, ahead.as_ref(), bound, &writing).await;
+            if done.is_err() {
+                // At once: it has the book's lock. Best effort: a broken connection rolls back by itself.
+                let _ = batches.roll_back().await;
+            }
             writing.notify_one();
             done
         };
@@ -381,8 +405,6 @@ impl<'a> Allocator<'a> {
         let (batch, wrote) = match done {
             Ok(done) => done,
             Err(error) => {
-                // Best effort: a broken connection rolls back by itself.
-                let _ = self.batches.roll_back().await;
                 self.books.halt_if_unsound(&line.concert.concert, &error).await?;
                 return Err(error.into());
             }
@@ -404,7 +426,9 @@ impl<'a> Allocator<'a> {
         line.next = next;
         line.waiting += batch.waits as u64;
         line.dry = batch.dry;
-        line.told = false;
+        if batch.dry || batch.waits == 0 {
+            line.told = false;
+        }
         self.tell(line, batch.waits > 0 || (batch.dry && !line.is_idle()));
         line.busy = (full || batch.decided >= BATCH_MAX / 2) && !batch.dry;
         if batch.stale {

@@ -326,8 +326,18 @@ impl Batches {
         writing: &Notify,
     ) -> Result<bool, DbError> {
         let (s, book) = (&self.statements, ground.locked.book);
-        let (cursors, whole) = try_join!(
+        let (client, id): (_, Parameter<'_>) = (&self.dedicated.client, &concert_id);
+        let done: Vec<i64> = decided.done_waiting.iter().map(|entry| entry.to_i64()).collect();
+        // Rows of `waiting` before those of `reservation`, as whoever cancels takes them: else each may wait for the other.
+        let done_waiting = async {
+            if !done.is_empty() {
+                client.execute(&s.done_waiting, &[id, &done]).await?;
+            }
+            Ok::<_, DbError>(())
+        };
+        let (cursors, (), whole) = try_join!(
             self.write_cursors(concert_id, &decided.cursors),
+            done_waiting,
             self.copy_holds(concert_id, ground, places, &decided.holds, writing),
         )?;
         if cursors != decided.cursors.len() as u64 {
@@ -341,14 +351,9 @@ impl Batches {
             }
         }
         db_fail_point!("allocator.after_holds");
-        let (client, id): (_, Parameter<'_>) = (&self.dedicated.client, &concert_id);
-        let done: Vec<i64> = decided.done_waiting.iter().map(|entry| entry.to_i64()).collect();
         let settled: (Vec<i64>, Vec<Uuid>) =
             decided.settled.iter().map(|&n| (places[n].entry.to_i64(), places[n].user.to_uuid())).unzip();
-        let done_waiting = async {
-            if !done.is_empty() {
-                client.execute(&s.done_waiting, &[id, &done]).await?;
-            }
+        let settled = async {
             if !settled.0.is_empty() {
                 client.execute(&s.settled, &[id, &settled.0, &settled.1]).await?;
             }
@@ -357,7 +362,7 @@ impl Batches {
         try_join!(
             self.write_others(concert_id, places, &decided.others),
             self.write_waits(concert_id, places, &decided.waits),
-            done_waiting,
+            settled,
         )?;
         db_fail_point!("allocator.before_commit");
         client.batch_execute("COMMIT").await?;
@@ -365,7 +370,8 @@ impl Batches {
         Ok(whole)
     }
 
-    /// Gives up the open transaction.
+    /// Gives up the open transaction. After an error of [`Batches::commit`] everything here is to be dropped as well: where
+    /// a `COPY` could not begin, answers no longer belong to the questions before them.
     pub async fn roll_back(&self) -> Result<(), DbError> {
         Ok(self.dedicated.client.batch_execute("ROLLBACK").await?)
     }

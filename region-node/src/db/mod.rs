@@ -46,10 +46,15 @@ use zeroize::Zeroizing;
 const WAIT_MAX: Duration = Duration::from_secs(3);
 /// Opening a connection takes milliseconds; longer means that the server is not there.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// A statement that runs longer is a defect; the server ends it, so no lock is kept for ever.
+/// A statement that runs longer is a defect; the server ends it, so no lock is kept for ever. But for a `COPY` whose client
+/// sends nothing: that is for [`SERVER_KEEPALIVE`] and `allocator::end_stuck`.
 const STATEMENT_MAX_MS: u32 = 30_000;
-/// A transaction whose client fell silent gives its locks back after this.
+/// A transaction whose client fell silent between two statements gives its locks back after this.
 const IDLE_TRANSACTION_MAX_MS: u32 = 10_000;
+/// The server, too, notices within about 20 s that a machine is gone without a word: settings of TCP, which a local socket
+/// ignores.
+const SERVER_KEEPALIVE: &str = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=2 \
+                                -c tcp_user_timeout=20000";
 
 /// How to reach the database.
 #[derive(Clone)]
@@ -64,7 +69,7 @@ pub struct DbConfig {
     pub database: String,
     /// The role's password, if one is asked for.
     pub password: Option<Zeroizing<String>>,
-    /// Connections in the pool at most. The allocator has one more of its own.
+    /// Connections in the pool at most. The allocator has two more of its own.
     pub pool_size: usize,
 }
 
@@ -87,7 +92,8 @@ impl DbConfig {
         // `synchronous_commit` may be stricter than `on` (a standby), never laxer: an answer means durable.
         config.options(format!(
             "-c synchronous_commit=on -c jit=off -c default_transaction_isolation=read\\ committed \
-             -c statement_timeout={STATEMENT_MAX_MS} -c idle_in_transaction_session_timeout={IDLE_TRANSACTION_MAX_MS}"
+             -c statement_timeout={STATEMENT_MAX_MS} -c idle_in_transaction_session_timeout={IDLE_TRANSACTION_MAX_MS} \
+             {SERVER_KEEPALIVE}"
         ));
         config
     }

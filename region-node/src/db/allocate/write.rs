@@ -30,7 +30,8 @@ impl Batches {
         Ok(self.dedicated.client.execute(&self.statements.cursors, &values).await?)
     }
 
-    /// Holds with ledger and counters, behind a savepoint, all sent in one go. `false`: a row was there already, and the
+    /// Holds with ledger and counters, behind a savepoint, sent one behind the other (each `COPY` waits for the server to be
+    /// ready for it, and for nothing else). `false`: a row was there already, and the
     /// transaction has to go back to the savepoint. Says when there are only rows left to write.
     pub(super) async fn copy_holds(
         &self,
@@ -47,35 +48,36 @@ impl Batches {
         let (of_tiers, sums) = sums_of(holds);
         let counted: [Parameter<'_>; 3] = [&concert_id, &of_tiers, &sums];
         let ((), counted, booked, held) = try_join!(
-            async { Ok(client.batch_execute("SAVEPOINT held").await?) },
-            async { Ok(client.execute(&s.counted, &counted).await?) },
+            async { Ok::<_, DbError>(client.batch_execute("SAVEPOINT held").await?) },
+            async { Ok::<_, DbError>(client.execute(&s.counted, &counted).await?) },
             async {
                 let booked = self.copy(&s.booked, ledger_of(concert_id, ground, all, holds)).await;
                 writing.notify_one();
-                booked
+                db_fail_point!("allocator.after_booked");
+                Ok::<_, DbError>(booked?)
             },
             async {
-                let rows = rows_of(concert_id, ground, all, holds);
-                db_fail_point!("allocator.after_booked");
-                self.copy(&s.held, rows).await
+                match self.copy(&s.held, rows_of(concert_id, ground, all, holds)).await {
+                    Ok(_) => Ok(true),
+                    Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Ok(false),
+                    Err(error) => Err(error.into()),
+                }
             },
         )?;
         // Guards quota: what is held is in the ledger and in the counters, each once.
-        let whole = booked == Some(holds.len() as u64) && counted == of_tiers.len() as u64;
-        assert!(whole, "{booked:?} rows, {counted} tiers");
-        Ok(held.is_some())
+        if booked != holds.len() as u64 || counted != of_tiers.len() as u64 {
+            let found = format!("{} holds made {booked} rows in the ledger, {counted} tiers changed", holds.len());
+            return Err(DbError::Corrupt(found));
+        }
+        Ok(held)
     }
 
-    /// How many rows there were; none where one was there already.
-    async fn copy(&self, statement: &Statement, rows: Bytes) -> Result<Option<u64>, DbError> {
+    /// How many rows there were.
+    async fn copy(&self, statement: &Statement, rows: Bytes) -> Result<u64, tokio_postgres::Error> {
         let mut sink = pin!(self.dedicated.client.copy_in(statement).await?);
-        // A refusal closes the way for the rest; why is said at the end.
+        // Why it was refused, or that the connection is gone, is said at the end.
         let _ = sink.send(rows).await;
-        match sink.finish().await {
-            Ok(rows) => Ok(Some(rows)),
-            Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        sink.finish().await
     }
 
     /// Holds with ledger and counters, of those who have nothing in the way; returns how many.
