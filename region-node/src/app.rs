@@ -50,6 +50,8 @@ pub struct App {
     pub gate: Gate,
     /// Places for event streams.
     pub streams: Arc<Semaphore>,
+    /// Places for those who are refused and may have been given something before.
+    pub refusing: Semaphore,
     /// Identity of the database.
     pub identity: uuid::Uuid,
     /// What this node's allocator is doing.

@@ -47,8 +47,10 @@ pub struct Catalog {
     pub buyers: Buyers,
     started: Instant,
     refreshed_at_ms: AtomicU64,
-    /// Reservations not yet decided, over all concerts.
+    /// Reservations not yet decided, over all concerts, as they were read.
     waiting: AtomicU64,
+    /// Those that joined through this node and may not be in that number yet.
+    joined: AtomicU64,
 }
 
 impl Default for Catalog {
@@ -64,6 +66,7 @@ impl Default for Catalog {
             started: Instant::now(),
             refreshed_at_ms: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
+            joined: AtomicU64::new(0),
         }
     }
 }
@@ -77,9 +80,14 @@ impl Catalog {
     pub fn view(&self, concert: &str) -> Option<Arc<View>> {
         self.views.load().get(concert).cloned()
     }
-    /// Reservations not yet decided, over all concerts, as of the last refresh.
+    /// Reservations not yet decided, over all concerts: as of the last refresh, with those who came through this node
+    /// since. So it goes on growing while the database is away and nothing is decided.
     pub fn waiting(&self) -> u64 {
-        self.waiting.load(Ordering::Relaxed)
+        self.waiting.load(Ordering::Relaxed) + self.joined.load(Ordering::Relaxed)
+    }
+    /// Counts a new place in a queue.
+    pub fn note_joined(&self) {
+        self.joined.fetch_add(1, Ordering::Relaxed);
     }
     /// The database's clock as far as known, milliseconds since 1970: what sale windows and signatures of webhooks are
     /// compared with. Between two looks at it time goes on steadily, whatever is done to this machine's clock.
@@ -174,12 +182,14 @@ async fn refresh(
 ) -> Result<(), DbError> {
     let mut views = Views::default();
     let noted = catalog.left.lock().len();
+    let joined = catalog.joined.load(Ordering::Relaxed);
     for concert in concerts::load_all(db).await? {
         let name = concert.concert.clone();
         let memory = memory.entry(concert.concert_id).or_default();
         views.insert(name, Arc::new(view(catalog, db, queue, region, concert, memory).await?));
     }
     catalog.waiting.store(views.values().map(|view| view.waiting()).sum(), Ordering::Relaxed);
+    catalog.joined.fetch_sub(joined, Ordering::Relaxed);
     catalog.views.store(Arc::new(views));
     // Those were in the database before it was read.
     catalog.forget_left(noted);

@@ -79,4 +79,4 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 256;
 /// Queue entries read at once when an operator asks what they want.
 pub const WISHES_PAGE: usize = 1_000;
 /// Queue entries read in all for that: some seconds of Redis's time, in a thousand turns.
-pub const WISHES_READ_MAX: u64 = 1_000_000;
+pub const WISHES_READ_MAX: usize = 1_000_000;

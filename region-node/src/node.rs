@@ -6,10 +6,12 @@
 use anyhow::Context;
 use region_api::{KeyRing, TicketSigner};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -68,19 +70,37 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
     let admin = ServeConfig { connections_max: limits::ADMIN_CONNECTIONS_MAX, ..ServeConfig::default() };
     let operators = admin_router(app.clone());
     let admin = serve(listeners.admin, || operators.clone(), admin, shutdown.clone());
-    tokio::join!(public, admin);
-    // The tasks were told at the same time; whoever hangs is left to the crash-safety that all of them need anyway.
-    let ended = tokio::time::timeout(limits::DRAIN_TIMEOUT, async {
-        while let Some(done) = tasks.join_next().await {
-            if let Err(error) = done {
-                tracing::error!(%error, "a task ended badly");
+    let ((), (), watched) = tokio::join!(public, admin, watch(tasks, &shutdown));
+    watched
+}
+
+/// Until all tasks have ended. One that panics ends the node: what it did nobody does now, and whoever supervises the
+/// process starts it again.
+async fn watch(mut tasks: JoinSet<()>, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    let mut result = Ok(());
+    // The tasks are told at the same time; whoever hangs is left to the crash-safety that all of them need anyway.
+    let mut drained = pin!(async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(limits::DRAIN_TIMEOUT).await;
+    });
+    loop {
+        let done = tokio::select! {
+            done = tasks.join_next() => done,
+            () = &mut drained => {
+                tracing::warn!("some tasks were still at work when the drain time was up");
+                return result;
+            }
+        };
+        match done {
+            None => return result,
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::error!(%error, "a task ended badly; the node ends");
+                shutdown.cancel();
+                result = Err(error).context("a task ended badly");
             }
         }
-    });
-    if ended.await.is_err() {
-        tracing::warn!("some tasks were still at work when the drain time was up");
     }
-    Ok(())
 }
 
 async fn build(config: Config, shutdown: CancellationToken) -> anyhow::Result<Arc<App>> {
@@ -146,6 +166,7 @@ async fn build(config: Config, shutdown: CancellationToken) -> anyhow::Result<Ar
         polls: Polls::default(),
         gate: Gate::new(limits::INFLIGHT_MAX),
         streams: App::stream_places(),
+        refusing: Semaphore::new((config.postgres.pool_size / 4).max(1)),
         allocator: Arc::default(),
         draining: AtomicBool::new(false),
         refused_joins: AtomicU64::default(),
@@ -209,5 +230,30 @@ fn spawn(tasks: &mut JoinSet<()>, app: &Arc<App>) {
         let payments = app.payments.clone();
         let end = stop();
         tasks.spawn(async move { payments.run(end).await });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_ends_the_node_and_one_that_is_done_does_not() {
+        let (shutdown, mut tasks) = (CancellationToken::new(), JoinSet::new());
+        tasks.spawn(async {});
+        let stop = shutdown.clone();
+        tasks.spawn(async move { stop.cancelled().await });
+        let mut watched = pin!(watch(tasks, &shutdown));
+        let before = tokio::time::timeout(Duration::from_millis(50), &mut watched).await;
+        assert!(before.is_err() && !shutdown.is_cancelled());
+        shutdown.cancel();
+        watched.await.unwrap();
+
+        let (shutdown, mut tasks) = (CancellationToken::new(), JoinSet::new());
+        let stop = shutdown.clone();
+        tasks.spawn(async move { stop.cancelled().await });
+        tasks.spawn(async { panic!("on purpose") });
+        let error = watch(tasks, &shutdown).await.unwrap_err();
+        assert!(shutdown.is_cancelled() && format!("{error:#}").contains("on purpose"), "{error:#}");
     }
 }

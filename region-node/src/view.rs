@@ -161,9 +161,13 @@ impl View {
 
     /// Whether somebody without a row of their own was told no.
     pub fn range(&self, id: &ReservationId) -> Option<Reason> {
-        let need = early_no::need(u16::from(id.quantity), id.any_quantity);
-        let mut of_shard = self.ranges.get(&id.entry.shard())?.iter().map(|&index| &self.parts.snapshot.ranges[index]);
-        of_shard.find(|range| range.rejects(id.entry, need, &id.tiers)).map(|range| match range.reason {
+        self.range_for(id.entry, early_no::need(u16::from(id.quantity), id.any_quantity), &id.tiers)
+    }
+
+    /// The same for somebody who would take so many tickets at least, of these tiers.
+    pub fn range_for(&self, entry: Entry, need: u16, tiers: &[u8]) -> Option<Reason> {
+        let mut of_shard = self.ranges.get(&entry.shard())?.iter().map(|&index| &self.parts.snapshot.ranges[index]);
+        of_shard.find(|range| range.rejects(entry, need, tiers)).map(|range| match range.reason {
             RangeReason::SoldOut => Reason::SoldOut,
             RangeReason::SaleClosed => Reason::SaleClosed,
         })

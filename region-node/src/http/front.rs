@@ -173,6 +173,9 @@ where
     let request_id = gate.request_id(request.headers());
     let Some(_inside) = gate.enter() else {
         gate.metrics.refused.increment(1);
+        if let Some(Hot::Join(_)) = hot(request.method(), request.uri().path()) {
+            app.refused_joins.fetch_add(1, Ordering::Relaxed);
+        }
         let mut response = Refusal::overloaded("too many requests at once").into_response();
         response.headers_mut().insert(REQUEST_ID, request_id);
         return response;

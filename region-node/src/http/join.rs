@@ -32,7 +32,7 @@ where
     B::Error: Into<axum::BoxError>,
 {
     answer(app, concert, parts, request_id, body).await.unwrap_or_else(|refusal| {
-        if refusal.code() == Code::Overloaded {
+        if refusal.code() == Code::Overloaded && takes_joins(app).is_ok() {
             app.refused_joins.fetch_add(1, Ordering::Relaxed);
         }
         refusal.into_response()
@@ -86,14 +86,20 @@ where
     placed(app, &view, joined).await
 }
 
-/// The sale window, by the database's clock; and whether this node takes anybody.
-fn open(app: &App, view: &View) -> Result<(), Refusal> {
+/// Whether this node takes anybody at all.
+fn takes_joins(app: &App) -> Result<(), Refusal> {
     if !app.config.has(Role::Intake) {
         return Err(Refusal::overloaded("this node takes no reservations (role intake); ask another of the region"));
     }
     if app.draining.load(Ordering::Relaxed) {
         return Err(Refusal::overloaded("this node takes no new reservations at the moment"));
     }
+    Ok(())
+}
+
+/// The sale window, by the database's clock; and whether this node takes anybody.
+fn open(app: &App, view: &View) -> Result<(), Refusal> {
+    takes_joins(app)?;
     match view.state(app.catalog.now_ms()) {
         ConcertState::Open => Ok(()),
         ConcertState::Announced => {
@@ -122,7 +128,9 @@ async fn within_limit(app: &App, view: &View, user: UserHash, asked: &JoinReques
     Err(Refusal::new(Code::LimitExceeded, detail))
 }
 
-/// Who asks again for what they were given before gets that, also when nobody new is taken any more.
+/// Who asks again for what they were given before gets that, also when nobody new is taken any more. The database is asked
+/// for a few at a time: a crowd that is refused must not take it from those who are being served. Who then cannot be told
+/// for certain is told to ask again.
 async fn earlier(
     app: &Arc<App>,
     view: &View,
@@ -141,6 +149,10 @@ async fn earlier(
             Ok(None) | Err(_) => {}
         }
     }
+    let Ok(_place) = app.refusing.try_acquire() else {
+        let known = refusal.code() == Code::Overloaded;
+        return Err(if known { refusal } else { Refusal::overloaded("too many are being told no at once") });
+    };
     match find::earlier(&app.db, view.concert_id(), user, asked.request_id).await? {
         Some(found) => {
             let id = found.id(app.config.region.clone(), view.parts().concert.concert.clone());
@@ -205,6 +217,7 @@ async fn placed(app: &Arc<App>, view: &View, joined: Joined) -> Result<Response,
         identity: joined.item.identity,
     };
     if joined.outcome == JoinOutcome::Fresh {
+        app.catalog.note_joined();
         return Ok(write(app, view, &id, id.sign(&app.keys), &Standing::Queued, StatusCode::ACCEPTED));
     }
     let standing = standing::of(app, view, &id).await?;

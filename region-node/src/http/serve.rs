@@ -112,7 +112,7 @@ fn is_connection_error(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// One attempt to write, then close: a full node spends nothing on who came too late.
+/// One attempt to write, then close: a full node waits for nobody who came too late.
 fn refuse(stream: TcpStream) {
     if stream.try_write(full().as_bytes()).is_err() {
         tracing::debug!("a refused connection could not be told so");

@@ -15,7 +15,8 @@ use super::join::json;
 use super::problem::Refusal;
 use crate::app::App;
 use crate::limits::{WISHES_PAGE, WISHES_READ_MAX};
-use crate::queue::{ConcertQueue, QueueError};
+use crate::queue::QueueError;
+use crate::view::View;
 
 /// Which queue.
 #[derive(Deserialize)]
@@ -27,6 +28,7 @@ pub(crate) struct QueueOf {
 /// What was seen so far.
 #[derive(Default)]
 struct Seen {
+    read: usize,
     requests: u64,
     cut_short: bool,
     wishes: BTreeMap<Vec<TierNo>, (u64, u64)>,
@@ -44,7 +46,7 @@ pub(crate) async fn wishes(
     for generation in crate::db::generations::load(&app.db, view.concert_id()).await? {
         let to = generation.survived_seq.unwrap_or(u64::MAX);
         let of = (generation.shard, generation.generation);
-        let looked = look(&app, view.queue(), of, (generation.cursor_seq, to), &mut seen).await;
+        let looked = look(&app, &view, of, (generation.cursor_seq, to), &mut seen).await;
         looked.map_err(|error| Refusal::new(Code::Unavailable, error.to_string()))?;
     }
     let wish = |(tiers, (requests, least))| QueueWish { tiers, requests, least };
@@ -60,18 +62,24 @@ pub(crate) async fn wishes(
 
 async fn look(
     app: &App,
-    queue: ConcertQueue,
+    view: &View,
     (shard, generation): (u16, u16),
     (mut after, to): (u64, u64),
     seen: &mut Seen,
 ) -> Result<(), QueueError> {
     loop {
-        let entries = app.books.queue.peek(queue, shard, generation, after, WISHES_PAGE).await?;
+        let entries = app.books.queue.peek(view.queue(), shard, generation, after, WISHES_PAGE).await?;
         // A full page may lie beyond `to`: what ends this is where the page ended.
         let Some(end) = entries.last().map(|entry| entry.entry.sequence()) else { return Ok(()) };
         let last = entries.len() < WISHES_PAGE || end >= to;
         for entry in entries.into_iter().filter(|entry| entry.entry.sequence() <= to) {
-            let need: u64 = sale::early_no::need(entry.item.quantity.into(), entry.item.any_quantity).into();
+            let need = sale::early_no::need(entry.item.quantity.into(), entry.item.any_quantity);
+            // Told no with a whole range, or gone by themselves: in the queue until a cursor passes them.
+            let told = view.range_for(entry.entry, need, &entry.item.tiers).is_some();
+            if told || view.parts().left.contains(&entry.entry) {
+                continue;
+            }
+            let need = u64::from(need);
             let (requests, least) = seen.wishes.entry(entry.item.tiers.to_vec()).or_insert((0, need));
             (*requests, *least) = (*requests + 1, need.min(*least));
             seen.requests += 1;
@@ -80,7 +88,8 @@ async fn look(
             return Ok(());
         }
         after = end;
-        if seen.requests >= WISHES_READ_MAX {
+        seen.read += WISHES_PAGE;
+        if seen.read >= WISHES_READ_MAX {
             seen.cut_short = true;
             return Ok(());
         }

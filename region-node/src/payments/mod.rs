@@ -120,8 +120,8 @@ impl Payments {
         let inner = &*self.0;
         let provider = inner.provider.name();
         let mut settled = settle::settle(&inner.db, told, Spare::Unasked, &*inner.around, provider).await?;
-        if let Settled::NeedsBook { concert_id } = settled {
-            let may_hold = inner.around.may_hold();
+        if let Settled::NeedsBook { concert_id, revives } = settled {
+            let may_hold = revives && inner.around.may_hold();
             // Only asked where it matters: Redis may be away.
             let tails =
                 if may_hold { inner.around.tails(concert_id).await.map_err(SettleError::Queue)? } else { Vec::new() };

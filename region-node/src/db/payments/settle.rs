@@ -70,6 +70,8 @@ pub enum Settled {
     NeedsBook {
         /// Of this concert.
         concert_id: i32,
+        /// Whether it may be late and still be had.
+        revives: bool,
     },
     /// A payment that belongs to no reservation here.
     NotOurs,
@@ -123,7 +125,7 @@ pub async fn settle(
     let deed = if counted { Action::Nothing } else { decide(news, &facts) };
     let maybe_revived = decide(news, &Facts { free_for_it: true, limits_allow: true, ..facts }) == Action::Revive;
     if spare == Spare::Unasked && !counted && (maybe_revived || deed == Action::TakeBack) {
-        return Ok(Settled::NeedsBook { concert_id });
+        return Ok(Settled::NeedsBook { concert_id, revives: maybe_revived });
     }
     carry_out(&tx, &place, &row, &told, deed, book).await?;
     if !counted {
