@@ -44,8 +44,10 @@ impl Line {
 pub async fn measured_by(bench: &'static str, mut command: Command, options: &Options) -> Result<Vec<Line>> {
     command.arg("--turn-s").arg(options.time.as_secs().clamp(1, 60).to_string());
     command.arg("--turns").arg(options.rounds.clamp(1, 20).to_string());
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).output().await;
-    let output = output.with_context(|| format!("running {}", command.as_std().get_program().display()))?;
+    let running = format!("running {}", command.as_std().get_program().display());
+    // Not `output`: that keeps what is said on standard error to itself.
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn();
+    let output = child.context(running.clone())?.wait_with_output().await.context(running)?;
     if !output.status.success() {
         bail!("measuring failed ({}); see above", output.status);
     }
