@@ -3,7 +3,7 @@
 //! * One row lock per order: eight connections, each order a transaction that locks its tier's quota row, looks up what
 //!   its buyer has already (as the allocator does for everybody) and writes. What most shops do. And once without the
 //!   look-up.
-//! * The same batch by hand: one connection, the statements that one would write for a batch of 1,000, with rows made up
+//! * The same batch by hand: one connection, the statements that one would write for a batch of 2,000, with rows made up
 //!   on the spot; no queue to read, nothing to decide, nothing to trim.
 //!
 //! All three write into the same server, in turn, reservations and ledger rows alike, each into a concert of its own.
@@ -24,7 +24,7 @@ use uuid::Uuid;
 /// Reservations per round for the allocator and for the batch by hand.
 const RESERVATIONS: u64 = 200_000;
 /// Orders of a batch, as the allocator's.
-const BATCH: usize = 1_000;
+const BATCH: usize = 2_000;
 /// Connections of the row-lock program.
 const CONNECTIONS: usize = 8;
 /// After this an allocator counts as stuck.

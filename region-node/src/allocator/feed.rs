@@ -7,9 +7,9 @@ use crate::queue::{ConcertQueue, Queue, QueueEntry, QueueError};
 use futures::future::try_join_all;
 use std::collections::VecDeque;
 
-/// Entries read from one shard at a time, and how few are left when more are read.
-const READ: usize = 1_000;
-const LOW: usize = 400;
+/// Entries read from one shard at a time (a batch may come from a single one), and how few are left when more are read.
+const READ: usize = super::BATCH_MAX;
+const LOW: usize = 800;
 
 /// The queues of a concert, from the cursors on.
 #[derive(Debug)]

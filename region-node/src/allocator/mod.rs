@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Reservations in a batch: one lock of the book for so many.
-pub const BATCH_MAX: usize = 1_000;
+pub const BATCH_MAX: usize = 2_000;
 /// A batch that is not full is decided after this long.
 pub const BATCH_WAIT: Duration = Duration::from_millis(50);
 /// So many full batches are trimmed in Redis together: each trim is an fsync there.
