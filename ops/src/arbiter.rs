@@ -6,6 +6,7 @@ use crate::cluster::arbiters::Arbiters;
 use crate::cluster::{Arbiter, Cluster};
 use crate::output;
 use crate::region::RECOVER;
+use crate::verify;
 use anyhow::{Context as _, Result};
 use arbiter_api::{Acted, AddMember, ClusterView, LogPage, MemberRole, Transfer};
 use clap::Subcommand;
@@ -239,6 +240,9 @@ struct Ordered {
     order: serde_json::Value,
 }
 
+/// A log that was never cut begins with this entry: the one before it is the state that every first member starts with.
+const FIRST_ENTRY: u64 = verify::log::BEGINNING + 1;
+
 /// Orders from the log of whoever leads, oldest first; those that were refused are in it too.
 async fn audit(context: &Context, arbiters: &Arbiters, last: usize) -> Result<()> {
     let (mut after, mut orders, mut first) = (0, std::collections::VecDeque::new(), None);
@@ -262,6 +266,9 @@ async fn audit(context: &Context, arbiters: &Arbiters, last: usize) -> Result<()
         return output::json(&serde_json::json!({ "orders": orders, "first_index": first, "meta": meta }));
     }
     output::line(output::meta(&meta));
+    if let Some(first) = first.filter(|first| *first > FIRST_ENTRY) {
+        output::line(format_args!("what was ordered before entry {first} is not known here any more"));
+    }
     let mut table = output::table(&["entry", "when", "who", "what"]);
     for Ordered { index, at, who, order } in &orders {
         table.add_row([index.to_string(), at.to_string(), who.clone(), order.to_string()]);

@@ -5,7 +5,7 @@
 //! authority of its own, that one issues certificates with the same names in them ([`Role`]) instead.
 
 use super::secrets::write_once;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use arbiter_api::Role;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -151,7 +151,9 @@ impl TlsFiles {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let read = |file: &Path| std::fs::read(file).with_context(|| format!("reading {}", file.display()));
         // Two while the authority is being replaced.
-        let ca = reqwest::Certificate::from_pem_bundle(&read(&self.ca_file)?)?;
+        let ca = reqwest::Certificate::from_pem_bundle(&read(&self.ca_file)?)
+            .with_context(|| format!("reading the certificates in {}", self.ca_file.display()))?;
+        ensure!(!ca.is_empty(), "{} has no certificate", self.ca_file.display());
         let both = [read(&self.certificate_file)?, read(&self.key_file)?].concat();
         let identity = reqwest::Identity::from_pem(&both)
             .with_context(|| format!("{} and its key do not fit", self.certificate_file.display()))?;

@@ -169,8 +169,12 @@ impl Buyer<'_> {
         self.scene.journal.note(&record).map_err(|e| CallError::Broken(format!("{e:#}")))
     }
 
+    /// Where the reservation stands then: cancelled, or however it ended before that.
     async fn cancel(&mut self, reservation: &str) -> Result<Reservation, CallError> {
-        insist!(self, self.phone.cancel(&self.session, reservation))
+        match insist!(self, self.phone.cancel(&self.session, reservation)) {
+            Err::<_, CallError>(error) if error.code() == "conflict" => self.poll(reservation).await,
+            answered => answered,
+        }
     }
 
     async fn poll(&mut self, reservation: &str) -> Result<Reservation, CallError> {

@@ -47,6 +47,8 @@ pub struct PaymentRow {
     pub currency: String,
     /// What the seller attached: region, concert, entry.
     pub metadata: BTreeMap<String, String>,
+    /// Seconds since 1970, when it was begun.
+    pub created_s: i64,
     /// Seconds since 1970, once paid.
     pub succeeded_s: Option<i64>,
     /// Ids of the refunds made of it.
@@ -109,6 +111,7 @@ async fn payments(
                 disputed: intent.disputed,
                 currency: intent.currency.clone(),
                 metadata: intent.metadata.clone(),
+                created_s: intent.created_s,
                 succeeded_s: intent.succeeded_s,
                 refunds: refunds.remove(intent.id.as_str()).unwrap_or_default(),
             })

@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 
 /// A test that takes longer is ended and has failed; the same as in `.config/nextest.toml`.
 const TIME_MAX: Duration = Duration::from_secs(300);
+/// A program of which one test runs at a time, each with a cluster of its own; the same as in `.config/nextest.toml`. A
+/// test's time is not to be spent on waiting for its turn.
+const ALONE: &str = "cluster-";
 
 #[derive(Deserialize)]
 struct Message {
@@ -88,6 +91,7 @@ fn list(program: &Path, folder: &Path) -> Result<Vec<Test>> {
 fn run_all(tests: Vec<Test>) -> Counts {
     let bar = ProgressBar::new(tests.len() as u64);
     let (queue, counts) = (Mutex::new(tests.into_iter()), Mutex::new(Counts::default()));
+    let alone = Mutex::new(());
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..workers {
@@ -95,7 +99,9 @@ fn run_all(tests: Vec<Test>) -> Counts {
                 loop {
                     let next = queue.lock().ok().and_then(|mut queue| queue.next());
                     let Some(test) = next else { return };
+                    let turn = program_name(&test).starts_with(ALONE).then(|| alone.lock());
                     let result = run_one(&test);
+                    drop(turn);
                     bar.inc(1);
                     let Ok(mut counts) = counts.lock() else { return };
                     match result {

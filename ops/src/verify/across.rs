@@ -18,7 +18,7 @@ use quota_protocol::issuer::{Issuer, RegionState, Slice};
 use quota_protocol::{Counters, PoolId, RegionId, Tickets, TierId};
 use region_api::wire::QuotaColumns;
 use region_api::wire::books::RowState;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 /// I2 to I4 for every row of every region, recomputed from its ledger, and the database is the one that speaks for it.
@@ -29,6 +29,9 @@ pub fn invariant_regions(books: &[Books], accounts: &Accounts, found: &mut Found
         let known = accounts.after.issuer.regions().get(&region);
         if known.is_none() {
             found.add("invariant_agreement", &place, "the arbiters do not know this region".to_owned());
+        }
+        if known.is_some_and(|known| known.state != RegionState::WrittenOff) {
+            seeded(books, &region, &accounts.after, found);
         }
         let state = known.map(|known| known.state);
         let current = known.map(|known| known.epoch.get() as i64);
@@ -60,6 +63,26 @@ pub fn invariant_regions(books: &[Books], accounts: &Accounts, found: &mut Found
     }
 }
 
+/// A row begins with sales of an earlier database only where the region was written off, and with as many as its operator
+/// counted then. Where no log goes back that far, the count is the region's own (`proof.rs` says so).
+fn seeded(books: &Books, region: &RegionId, replay: &Replay, found: &mut Found) {
+    let never = replay.issuer.regions().get(region).is_none_or(|known| known.fenced.is_none());
+    let counted = replay.written_off.get(region);
+    for quota in &books.state.quota {
+        let tier = usize::try_from(quota.tier).ok().and_then(|number| books.state.definition.tiers.get(number));
+        let Some(id) = tier.and_then(|tier| pool_id(books, tier.tier.as_str())) else { continue };
+        let expected = match counted {
+            _ if never => 0,
+            Some(counted) => counted.sold.get(&id).map_or(0, |sold| sold.get()),
+            None => continue,
+        };
+        if quota.seeded.unsigned_abs() != expected {
+            let detail = format!("{id}: begins with {} sales, the arbiters know of {expected}", quota.seeded);
+            found.add("invariant_agreement", &books.place(), detail);
+        }
+    }
+}
+
 /// A database that was written off and can be read all the same: it must not have sold more than its operator counted,
 /// since the rest is somebody else's now.
 fn written_off(place: &str, id: &PoolId, row: &Counters, slice: &Slice, found: &mut Found) {
@@ -82,17 +105,26 @@ fn totals(books: &Books, replay: &Replay, found: &mut Found) {
     }
 }
 
+/// What a look at all regions together came to.
+#[derive(Debug, Default)]
+pub struct Together {
+    /// Tickets that lie stranded, by pool.
+    pub stranded: BTreeMap<PoolId, u64>,
+    /// Pools of which it cannot be said that nothing does, and why.
+    pub open: BTreeMap<PoolId, &'static str>,
+}
+
 /// No more is promised over all regions than there is, and at rest every ticket can be found and nobody waits for one
-/// that lies somewhere. Says how many lie stranded, by pool.
+/// that lies somewhere.
 pub fn invariant_all_tickets(
     books: &[Books],
     arbitration: &Arbitration,
     accounts: &Accounts,
     found: &mut Found,
-) -> BTreeMap<PoolId, u64> {
-    let mut stranded = BTreeMap::new();
+) -> Together {
+    let mut together = Together::default();
     if !arbitration.at_rest {
-        return stranded;
+        return together;
     }
     let issuer = &accounts.after.issuer;
     let mut by_pool: BTreeMap<PoolId, Vec<(RegionId, Counters)>> = BTreeMap::new();
@@ -105,7 +137,7 @@ pub fn invariant_all_tickets(
             by_pool.entry(id).or_default().push((region, row));
         }
     }
-    let silent = silent_regions(arbitration);
+    let silent = anybody_silent(arbitration);
     for (id, rows) in by_pool {
         let Some(pool) = issuer.pools().get(&id) else { continue };
         // What a region sold that is no more, as it was counted when it was written off.
@@ -125,6 +157,7 @@ pub fn invariant_all_tickets(
                     .any(|(of, row)| of == region && (row.granted, row.returned) == (slice.granted, slice.accepted))
             });
         if !settled || issuer.recovering().is_some() {
+            together.open.insert(id, "tickets are on their way, or the arbiters wait for a region");
             continue;
         }
         let all = rows.iter().map(|(_, row)| *row);
@@ -132,27 +165,35 @@ pub fn invariant_all_tickets(
             found.add("invariant_nothing_stranded", PLACE, format!("{id}: {broken}"));
         }
         let free = pool.pool + rows.iter().map(|(_, row)| row.available()).sum::<Tickets>();
+        if smallest_wish(books, &id).is_none_or(|least| least > free.get()) {
+            continue;
+        }
         // Where one drains or is cut off, or grants are stopped, tickets lie still on purpose.
         let draining = issuer.regions().values().any(|region| region.state == RegionState::Draining);
-        let moves = !draining && silent.is_empty() && !pool.frozen && pool.forgotten.is_none();
-        if moves && smallest_wish(books, &id).is_some_and(|least| least <= free.get()) {
-            let detail = format!("{id}: {free} tickets lie free and somebody waits for as many or fewer");
-            found.add("invariant_nothing_stranded", PLACE, detail);
-            stranded.insert(id, free.get());
-        }
+        let why = match () {
+            () if draining => "a region drains",
+            () if silent => "a region is silent",
+            () if pool.frozen || pool.forgotten.is_some() => "grants are stopped",
+            () => {
+                let detail = format!("{id}: {free} tickets lie free and somebody waits for as many or fewer");
+                found.add("invariant_nothing_stranded", PLACE, detail);
+                together.stranded.insert(id, free.get());
+                continue;
+            }
+        };
+        together.open.insert(id, why);
     }
-    stranded
+    together
 }
 
 fn is_written_off(issuer: &Issuer, region: &RegionId) -> bool {
     issuer.regions().get(region).is_some_and(|known| known.state == RegionState::WrittenOff)
 }
 
-/// Regions that the leader has not heard of for too long.
-fn silent_regions(arbitration: &Arbitration) -> BTreeSet<RegionId> {
+/// Whether there is a region that the leader has not heard of for too long.
+fn anybody_silent(arbitration: &Arbitration) -> bool {
     let tiers = arbitration.views.iter().flat_map(|view| &view.tiers);
-    let rows = tiers.flat_map(|tier| &tier.regions);
-    rows.filter(|(_, row)| row.silent && row.state != RegionState::WrittenOff).map(|(region, _)| *region).collect()
+    tiers.flat_map(|tier| tier.regions.values()).any(|row| row.silent && row.state != RegionState::WrittenOff)
 }
 
 /// The fewest tickets of a pool that somebody would take who waits, in a region's database or still in its queue,

@@ -8,8 +8,8 @@ use super::log::{ArbiterLog, BEGINNING, Base};
 use super::problem::Found;
 use super::replay::Replay;
 use arbiter_api::QuotaView;
+use quota_protocol::PoolId;
 use quota_protocol::invariant::invariant_conservation;
-use quota_protocol::{PoolId, RegionId};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -39,8 +39,8 @@ pub struct Accounts {
     pub after: Replay,
     /// With what the replay began.
     pub start: Start,
-    /// When regions were written off for the last time, as far as the logs say, in milliseconds since 1970.
-    pub written_off_ms: BTreeMap<RegionId, u64>,
+    /// The log that was replayed ends before the entries that the leader had when the books were read.
+    pub(super) lags: bool,
 }
 
 /// With what a replay began.
@@ -84,7 +84,10 @@ pub fn invariant_logs(arbitration: &Arbitration, found: &mut Found) -> Option<Ac
     // A state that is younger than the first look at the ledgers would not do: who had returned what by then?
     let usable =
         arbitration.logs.iter().filter(|log| log.is_whole() && log.base.index <= arbitration.before.max(BEGINNING));
-    let Some(log) = usable.min_by_key(|log| (log.base.index, std::cmp::Reverse(log.read_to))) else {
+    // One that reaches as far as the leader did goes before one that reaches back further: an arbiter that is cut off
+    // answers with what it had then.
+    let lags = |log: &ArbiterLog| log.read_to < needed(arbitration);
+    let Some(log) = usable.min_by_key(|log| (lags(log), log.base.index, std::cmp::Reverse(log.read_to))) else {
         let why = "no arbiter that answers has a state and all entries after it; if a log was cut while it was read, read again";
         found.add(NAME, PLACE, why.to_owned());
         return None;
@@ -96,6 +99,11 @@ pub fn invariant_logs(arbitration: &Arbitration, found: &mut Found) -> Option<Ac
             None
         }
     }
+}
+
+/// How far a log must reach to say what regions may have, and to be held against what the leader says.
+fn needed(arbitration: &Arbitration) -> u64 {
+    arbitration.views.iter().map(|view| view.meta.index).fold(arbitration.before, u64::max)
 }
 
 fn replay(arbitration: &Arbitration, log: &ArbiterLog, found: &mut Found) -> Result<Accounts, String> {
@@ -119,8 +127,7 @@ fn replay(arbitration: &Arbitration, log: &ArbiterLog, found: &mut Found) -> Res
         (BEGINNING, true) => Start::Restored,
         (index, _) => Start::Snapshot { index, confirmed_by },
     };
-    let written_off_ms = after.written_off_ms.clone();
-    Ok(Accounts { before, after, start, written_off_ms })
+    Ok(Accounts { before, after, start, lags: log.read_to < needed(arbitration) })
 }
 
 /// Every state that another arbiter's log follows on is what the replay comes to at that entry. Says how many there are.

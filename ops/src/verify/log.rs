@@ -207,6 +207,8 @@ pub async fn read(arbiters: &Arbiters, arbiter: &Arbiter, base: Base) -> Result<
         if after == 0 {
             log.first_index = page.first_index;
         }
+        // Each page begins after the one before it, or with the oldest entry that there still is.
+        ensure!(page.first_index <= after.max(log.first_index) + 1, "its log was cut while it was read: read it again");
         log.entries.extend(page.entries);
         log.read_to = page.meta.index;
         match page.next_after {

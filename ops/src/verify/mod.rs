@@ -30,7 +30,7 @@ use proof::Lost;
 use quota_protocol::PoolId;
 use quota_protocol::issuer::RegionState;
 use region_api::wire::{ConcertList, NodeStatus};
-use region_api::{ConcertName, KeyRing};
+use region_api::{ConcertName, KeyRing, RegionName};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -58,6 +58,8 @@ pub struct Evidence {
     pub books: Vec<Books>,
     /// What every region says of itself now.
     pub status: Vec<NodeStatus>,
+    /// Regions that were written off and could not be read, and why.
+    pub unread: Vec<(RegionName, String)>,
     /// What was read of the arbiters, where there are any.
     pub arbitration: Option<Arbitration>,
     /// The provider's payments, if it could be asked.
@@ -189,14 +191,17 @@ pub async fn gather(http: &reqwest::Client, sources: &Sources) -> Result<Evidenc
     };
     let mut books = Vec::new();
     let mut status = Vec::new();
+    let mut unread = Vec::new();
     for access in &sources.regions {
         match region(http, access, sources.concert.as_ref()).await {
             Ok((known, theirs)) => {
                 status.push(known);
                 books.extend(theirs);
             }
-            // Its database is gone, so nobody can read it; what it sold is what its operator counted.
-            Err(_) if start.as_ref().is_some_and(|start| start.written_off.contains(access.region.as_str())) => {}
+            // Its database is gone, mostly, and nobody can read it; what it sold is what its operator counted.
+            Err(error) if start.as_ref().is_some_and(|start| start.written_off.contains(access.region.as_str())) => {
+                unread.push((access.region.clone(), format!("{error:#}")));
+            }
             Err(error) => return Err(error),
         }
     }
@@ -222,7 +227,7 @@ pub async fn gather(http: &reqwest::Client, sources: &Sources) -> Result<Evidenc
     if let Some(concert) = &sources.concert {
         keep_concert(&mut records, concert);
     }
-    Ok(Evidence { books, status, arbitration, provider, records, ring: sources.ring.clone() })
+    Ok(Evidence { books, status, unread, arbitration, provider, records, ring: sources.ring.clone() })
 }
 
 /// What is read of the arbiters before any ledger.
@@ -353,15 +358,18 @@ pub fn audit(evidence: &Evidence) -> Verdict {
         people::invariant_cursors(books, &mut found);
         people::invariant_closed(books, &mut found);
         money::invariant_payments(books, &mut found);
+        if evidence.arbitration.is_none() {
+            tickets_move::invariant_nothing_seeded(books, &mut found);
+        }
     }
     across::invariant_people(&evidence.books, &mut found);
     let mut accounts = None;
-    let mut stranded = BTreeMap::new();
+    let mut together = across::Together::default();
     if let Some(arbitration) = &evidence.arbitration {
         accounts = history::invariant_logs(arbitration, &mut found);
         if let Some(accounts) = &accounts {
             across::invariant_regions(&evidence.books, accounts, &mut found);
-            stranded = across::invariant_all_tickets(&evidence.books, arbitration, accounts, &mut found);
+            together = across::invariant_all_tickets(&evidence.books, arbitration, accounts, &mut found);
         }
     }
     let mut lost = Lost::of(accounts.as_ref(), &evidence.books);
@@ -371,11 +379,11 @@ pub fn audit(evidence: &Evidence) -> Verdict {
     let accepted = crowd::invariant_accepted(evidence, &mut lost, &mut found);
     let problems = found.finish();
     let logs = evidence.arbitration.iter().flat_map(|arbitration| &arbitration.logs);
-    let (proven, not_proven) = proof::statements(evidence, accounts.as_ref(), &lost);
+    let (proven, not_proven) = proof::statements(evidence, accounts.as_ref(), &together.open, &lost);
     Verdict {
         ok: problems.is_empty(),
         problems,
-        concerts: tiers(&evidence.books, accounts.map(|accounts| accounts.after).as_ref(), &stranded),
+        concerts: tiers(&evidence.books, accounts.map(|accounts| accounts.after).as_ref(), &together.stranded),
         proven,
         not_proven,
         looked_at: LookedAt {

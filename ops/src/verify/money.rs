@@ -105,9 +105,13 @@ pub fn invariant_provider(books: &[Books], provider: &[ProviderRow], lost: &mut 
             .metadata
             .get("concert")
             .is_some_and(|name| books.iter().any(|books| books.state.concert.as_str() == name));
-        if proof::region_of(&row.metadata).is_some_and(|region| lost.has_some(region.as_str())) {
+        if !known {
+            continue;
+        }
+        let begun_ms = row.created_s.unsigned_abs() * 1_000;
+        if proof::region_of(&row.metadata).is_some_and(|region| lost.has(region.as_str(), begun_ms)) {
             lost.payments += 1;
-        } else if known {
+        } else {
             found.add(NAME, "provider", format!("keeps {} of {}, which no region knows", row.kept, row.intent));
         }
     }

@@ -5,8 +5,8 @@
 use super::Evidence;
 use super::books::Books;
 use super::history::{Accounts, Start};
-use quota_protocol::RegionId;
 use quota_protocol::issuer::RegionState;
+use quota_protocol::{PoolId, RegionId};
 use region_api::RegionName;
 use std::collections::BTreeMap;
 
@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 /// with a database that is gone.
 #[derive(Debug, Default)]
 pub struct Lost {
-    /// In milliseconds since 1970; the end of time where the log does not say any more.
+    /// In milliseconds since 1970. Where the log does not say any more: the first thing in the books that the region has
+    /// now, or the end of time.
     until_ms: BTreeMap<String, u64>,
     /// Requests of buyers that cannot be looked up any more.
     pub requests: u64,
@@ -31,8 +32,10 @@ impl Lost {
             known.fenced.is_some() && !(known.state == RegionState::WrittenOff && read(region))
         });
         let lost = lost.map(|(region, _)| {
-            let until = accounts.and_then(|accounts| accounts.written_off_ms.get(region)).copied().unwrap_or(u64::MAX);
-            (region.to_string(), until)
+            let logged = accounts.and_then(|accounts| accounts.after.written_off.get(region)).map(|gone| gone.at_ms);
+            let theirs = books.iter().filter(|books| books.state.region.as_str() == region.as_str());
+            let begun = || theirs.flat_map(|books| &books.ledger).map(|row| row.at.ms()).min();
+            (region.to_string(), logged.or_else(begun).unwrap_or(u64::MAX))
         });
         Self { until_ms: lost.collect(), requests: 0, payments: 0 }
     }
@@ -49,7 +52,12 @@ impl Lost {
 }
 
 /// What could be proven, and what could not.
-pub(super) fn statements(evidence: &Evidence, accounts: Option<&Accounts>, lost: &Lost) -> (Vec<String>, Vec<String>) {
+pub(super) fn statements(
+    evidence: &Evidence,
+    accounts: Option<&Accounts>,
+    open: &BTreeMap<PoolId, &'static str>,
+    lost: &Lost,
+) -> (Vec<String>, Vec<String>) {
     let (mut proven, mut not) = (Vec::new(), Vec::new());
     let regions = names(evidence.status.iter().map(|status| status.region.to_string()));
     proven.push(format!("every ticket of {regions} goes back to a hold, a grant and, if sold, to a payment"));
@@ -57,15 +65,16 @@ pub(super) fn statements(evidence: &Evidence, accounts: Option<&Accounts>, lost:
         let to = accounts.after.issuer.incarnation();
         let last = arbitration.logs.iter().map(|log| log.read_to).max().unwrap_or(0);
         let heard = arbitration.logs.len();
+        let leads = if accounts.lags { "" } else { " and leads to what the leader says" };
         match accounts.start {
             Start::Beginning => proven.push(format!(
                 "every order, grant and return since the cluster began (entry {last} is the last) follows the protocol's \
-                 rules and leads to what the leader says; {heard} logs agree"
+                 rules{leads}; {heard} logs agree"
             )),
             Start::Restored => {
                 proven.push(format!(
                     "every order, grant and return since the arbiters were restored from a backup (incarnation {to}) \
-                     follows the protocol's rules and leads to what the leader says; {heard} logs agree"
+                     follows the protocol's rules{leads}; {heard} logs agree"
                 ));
                 not.push(
                     "what was ordered, granted and returned before the restore: no arbiter remembers it. What regions \
@@ -75,8 +84,8 @@ pub(super) fn statements(evidence: &Evidence, accounts: Option<&Accounts>, lost:
             }
             Start::Snapshot { index, confirmed_by } => {
                 proven.push(format!(
-                    "every order, grant and return after entry {index} follows the protocol's rules and leads to what the \
-                     leader says; {heard} logs agree, and so do the later states of {confirmed_by} other arbiters"
+                    "every order, grant and return after entry {index} follows the protocol's rules{leads}; {heard} logs \
+                     agree, and so do the later states of {confirmed_by} other arbiters"
                 ));
                 not.push(format!(
                     "how the arbiters came to the state of entry {index}: the entries before it were dropped (the \
@@ -92,9 +101,17 @@ pub(super) fn statements(evidence: &Evidence, accounts: Option<&Accounts>, lost:
             not.push("how many tickets are in the pool: the arbiters wait for regions after a restore".to_owned());
         }
         gone(accounts, evidence, lost, &mut not);
+        if accounts.lags {
+            not.push(
+                "that the log leads to what the leader says: no arbiter that answers has all of its entries and a state \
+                 to begin with"
+                    .to_owned(),
+            );
+        }
         if arbitration.at_rest {
-            proven
-                .push("no more is held and sold over all regions than there is, and nothing lies stranded".to_owned());
+            let nothing = if open.is_empty() { ", and nothing lies stranded" } else { "" };
+            proven.push(format!("no more is held and sold over all regions than there is{nothing}"));
+            not.extend(open.iter().map(|(pool, why)| format!("that nothing of {pool} lies stranded: {why}")));
         } else {
             not.push("that nothing lies stranded: tickets were moving while the books were read".to_owned());
         }
@@ -127,9 +144,13 @@ fn gone(accounts: &Accounts, evidence: &Evidence, lost: &Lost, not: &mut Vec<Str
         } else {
             seeded(evidence, region)
         };
+        let why = match evidence.unread.iter().find(|(unread, _)| unread.as_str() == region.as_str()) {
+            Some((_, error)) => format!("that database is gone, or cannot be read: {error}"),
+            None if accounts.after.written_off.contains_key(region) => "that database is gone".to_owned(),
+            None => "that database is gone, and so are the entries that say how many it were".to_owned(),
+        };
         not.push(format!(
-            "to whom {region} sold the {sold} tickets that its operator counted when it was written off ({}): that \
-             database is gone",
+            "to whom {region} sold the {sold} tickets that its operator counted when it was written off ({}): {why}",
             known.fenced.as_deref().unwrap_or_default()
         ));
     }

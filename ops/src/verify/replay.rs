@@ -9,6 +9,15 @@ use region_api::body::Checked as _;
 use region_api::wire::ConcertDefinition;
 use std::collections::{BTreeMap, HashSet};
 
+/// A region that was written off.
+#[derive(Debug, Clone)]
+pub struct WrittenOff {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// What stays sold, as its operator counted.
+    pub sold: BTreeMap<PoolId, Tickets>,
+}
+
 /// What a log adds up to.
 #[derive(Debug, Clone, Default)]
 pub struct Replay {
@@ -18,8 +27,8 @@ pub struct Replay {
     pub concerts: BTreeMap<ConcertId, ConcertDefinition>,
     /// The last index applied.
     pub index: u64,
-    /// When regions were written off for the last time, in milliseconds since 1970.
-    pub written_off_ms: BTreeMap<RegionId, u64>,
+    /// Regions that were written off, the last time.
+    pub written_off: BTreeMap<RegionId, WrittenOff>,
     founded: bool,
     done: HashSet<String>,
 }
@@ -28,7 +37,7 @@ impl Replay {
     /// From what a log follows on.
     pub fn from(base: &Base) -> Self {
         let Base { index, founded, issuer, concerts, done } = base.clone();
-        Self { issuer, concerts, index, founded, done, written_off_ms: BTreeMap::new() }
+        Self { issuer, concerts, index, founded, done, written_off: BTreeMap::new() }
     }
 
     /// Applies the entries of `log` after its own index, up to `to`. An error is an entry that breaks a rule or that is
@@ -93,7 +102,9 @@ impl Replay {
     fn command(&mut self, command: &Command, at_ms: u64) {
         let outcome = self.issuer.apply(command);
         if let (Command::WriteOff { region, .. }, Outcome::WrittenOff(_)) = (command, &outcome) {
-            self.written_off_ms.insert(*region, at_ms);
+            let slices = self.issuer.pools().iter().filter_map(|(id, pool)| Some((*id, pool.slices.get(region)?)));
+            let sold = slices.map(|(id, slice)| (id, slice.granted.minus_or_zero(slice.accepted))).collect();
+            self.written_off.insert(*region, WrittenOff { at_ms, sold });
         }
         if let (Command::SetTotal { pool, to, .. }, Outcome::Done) = (command, outcome)
             && let Some(concert) = self.concerts.get_mut(&pool.concert)

@@ -81,6 +81,14 @@ pub fn invariant_conservation(books: &Books, found: &mut Found) {
     }
 }
 
+/// A region without arbiters was never written off, so no row of it began with sales of a database that is gone.
+pub fn invariant_nothing_seeded(books: &Books, found: &mut Found) {
+    for quota in books.state.quota.iter().filter(|quota| quota.seeded != 0) {
+        let detail = format!("tier {}: {} sales of a database that there never was", quota.tier, quota.seeded);
+        found.add("invariant_conservation", &books.place(), detail);
+    }
+}
+
 /// Every reservation's ledger rows say what its state says, in its tier and quantity.
 pub fn invariant_state_is_in_the_ledger(books: &Books, found: &mut Found) {
     const NAME: &str = "invariant_state_is_in_the_ledger";

@@ -85,8 +85,10 @@ impl World {
     /// Waits until the share that is handed over is as wanted; on the way it never jumps, and no neighbour is sent more
     /// than it has room for.
     async fn until_away(&self, what: &str, most: Duration, wanted: impl Fn(f64) -> bool) {
+        // When it was asked before, and when it had answered now: what happened in between took no longer.
         let (begun, mut before) = (Instant::now(), (Instant::now(), self.away().await));
         loop {
+            let asked = Instant::now();
             let seen = self.seen(0).await;
             let now = (Instant::now(), seen[0].handover.iter().map(|(_, share)| share).sum::<f64>());
             let steps = 1.0 + ((now.0 - before.0).as_secs_f64() / STEP.1.as_secs_f64()).floor();
@@ -101,7 +103,7 @@ impl World {
                 return;
             }
             assert!(begun.elapsed() < most, "not within {most:?}: {what}; {} is handed over: {:#?}", now.1, seen[0]);
-            before = now;
+            before = (asked, now.1);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

@@ -9,6 +9,12 @@ use std::time::Duration;
 const CORRUPTIONS: &[(&str, &str, &str)] = &[
     ("a counter raised", "UPDATE quota SET granted = granted + 1 WHERE tier = 0", "invariant_conservation"),
     (
+        "a sale of a database that there never was",
+        "UPDATE quota SET granted = granted + 1, seeded = 1, sold = sold + 1, held_in = held_in + 1 WHERE tier = 0; \
+         INSERT INTO ledger (concert_id, book, kind, tier, tickets) SELECT concert_id, book, 'grant', 0, 1 FROM book",
+        "invariant_conservation",
+    ),
+    (
         "a ledger row of a hold deleted",
         "DELETE FROM ledger WHERE ledger_id = (SELECT max(ledger_id) FROM ledger WHERE kind = 'hold')",
         "invariant_conservation",
