@@ -14,7 +14,7 @@ use crate::config::RegionConfig;
 
 mod socket;
 
-pub use socket::{Held, Server, ServerState, reload, server_states, servers, set_server_state, tell};
+pub use socket::{Held, Server, ServerState, held, reload, server_states, servers, set_server_state, tell};
 
 /// What an operator may say about HAProxy.
 #[derive(Clone, Debug, Deserialize, Serialize)]

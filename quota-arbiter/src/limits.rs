@@ -81,7 +81,7 @@ pub const READ_AGAIN_MS: u64 = 300;
 /// How long a linearizable read may take in all.
 pub const READ_WAIT_MAX_MS: u64 = 3_000;
 
-/// Bytes of committed commands that are kept behind the last snapshot unless configured otherwise: some five million
+/// Bytes of committed commands that are kept behind the last snapshot unless configured otherwise: some 3.7 million
 /// commands.
 pub const HISTORY_SIZE_DEFAULT_BYTES: u64 = 1024 * 1024 * 1024;
 

@@ -35,6 +35,7 @@ impl People {
             // As in a certificate, so that one person has one name at both ports.
             let role = format!("boxoffice://operator/{name}").parse::<Role>().with_context(named)?;
             let token = hex(token_sha256).with_context(|| format!("{}: token_sha256 is no SHA-256", named()))?;
+            ensure!(token != digest(b""), "{}: token_sha256 is that of an empty token", named());
             ensure!(!people.iter().any(|(known, _)| *known == role), "{}: is there twice", named());
             ensure!(!people.iter().any(|(_, known)| *known == token), "{}: somebody else has the same token", named());
             people.push((role, token));
@@ -119,6 +120,7 @@ mod tests {
             (vec![person("a/b", "one")], "operators.people"),
             (vec![short], "no SHA-256"),
             (vec![wrong], "no SHA-256"),
+            (vec![person("ann", "")], "empty token"),
         ] {
             let refused = load(people).err().map(|error| format!("{error:#}")).unwrap_or_default();
             assert!(refused.contains(words), "{words}: {refused}");

@@ -36,7 +36,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    http::Refusal,
+    http::{Refusal, name},
     limits::{CONNECTIONS_MAX, DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT, HEADER_SIZE_MAX_BYTES, HEADER_TIMEOUT},
     tls::{self, Certificates, Identity},
 };
@@ -161,14 +161,17 @@ async fn handshake(stream: TcpStream, config: Arc<ServerConfig>) -> Result<(TlsS
 
 fn service(router: Router, peer: Peer, life: Life) -> TowerToHyperService<Router> {
     let ends = middleware::from_fn_with_state(life, ends);
-    TowerToHyperService::new(router.layer(Extension(peer)).layer(ends))
+    TowerToHyperService::new(router.layer(Extension(peer)).layer(ends).layer(middleware::from_fn(name)))
 }
 
 /// Closes a connection whose time is over, with its next answer; an expired certificate does nothing any more.
 async fn ends(State(life): State<Life>, request: Request, next: Next) -> Response {
     let expired = life.until.is_some_and(|until| SystemTime::now() > until);
     let mut response = match expired {
-        true => Refusal::new(Code::Unauthenticated, "your certificate has expired").into_response(),
+        true => {
+            tracing::warn!(path = request.uri().path(), "a connection outlived its certificate, and was refused");
+            Refusal::new(Code::Unauthenticated, "your certificate has expired").into_response()
+        }
         false => next.run(request).await,
     };
     if expired || !Arc::ptr_eq(&life.certificates.now(), &life.began_with) {

@@ -3,7 +3,7 @@
 //! RFC 7871 §10: an authoritative server on the public Internet that is told an ADDRESS "in [RFC1918] or [RFC4193] private
 //! address space, it SHOULD ignore ADDRESS and look up its answer based on the address of the Recursive Resolver", and in
 //! the response "it SHOULD set SCOPE PREFIX-LENGTH to cover all of the relevant private space". The same is done for the
-//! other networks of RFC 6890 that no client on the Internet can have. What the operator's configuration gives a place is
+//! other networks in which a client can be and that are not the Internet's (RFC 6890): shared, loopback, link-local. What the operator's configuration gives a place is
 //! there all the same: a company's own network may well be somewhere. What a geo database says of them counts for nothing;
 //! the one that comes along has private networks in Australia.
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use siphasher::sip::SipHasher13;
 use smallvec::SmallVec;
 
-use super::{Policy, RegionIdx};
+use super::{Policy, RegionIdx, unplaced};
 use crate::geo::{Continent, Country, GeoSet, Located};
 
 /// The network that asks: what the resolver said, else the resolver itself.
@@ -67,7 +67,8 @@ pub struct Ranking {
 
 /// Orders all regions for a client.
 pub fn rank(policy: &Policy, geo: &GeoSet, client: Client) -> Ranking {
-    let located = geo.find(client.address);
+    // What a geo database says of a private network is not believed, whoever asks: a resolver, its client, an operator.
+    let located = if unplaced(policy, client).is_some() { Located::default() } else { geo.find(client.address) };
     let (override_found, override_scope) = policy.overrides.find(client.address);
     let override_list = override_found.map(|(at, _)| (at, &policy.override_lists[at as usize].1));
     let country = located.country.and_then(|c| Some((c, policy.countries.get(&c)?)));

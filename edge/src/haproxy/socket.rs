@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::{GROUPS, HaproxyError};
 
 /// What a server of HAProxy's is told to be.
@@ -22,7 +24,8 @@ pub enum ServerState {
 }
 
 /// What somebody told HAProxy to do with a server, over this socket or from its page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Held {
     /// Nothing: its health decides.
     Not,
@@ -33,7 +36,7 @@ pub enum Held {
 }
 
 /// A server of HAProxy's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
     /// The group that it stands in.
     pub group: String,
@@ -45,6 +48,8 @@ pub struct Server {
     pub held: Held,
 }
 
+/// For an answer to anything but a reload.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// A reload is done when another process answers; it has as long to say so.
 const RELOAD_WITHIN: Duration = Duration::from_secs(10);
 
@@ -52,6 +57,14 @@ const RELOAD_WITHIN: Duration = Duration::from_secs(10);
 /// by somebody. Others come from its own file or from names that do not resolve.
 const FORCED_MAINTENANCE: u32 = 0x01;
 const FORCED_DRAIN: u32 = 0x08;
+
+/// Servers that somebody told something: what HAProxy forgets when it reads its file again.
+///
+/// # Errors
+/// [`HaproxyError::Io`] when the socket cannot be reached.
+pub fn held(socket: &Path) -> Result<Vec<Server>, HaproxyError> {
+    Ok(servers(socket)?.into_iter().filter(|server| server.held != Held::Not).collect())
+}
 
 /// All servers that have an address.
 ///
@@ -112,20 +125,18 @@ pub fn server_states(socket: &Path) -> Result<Vec<(String, String, String)>, Hap
 }
 
 /// Has HAProxy's master process read its file again; connections under way are finished by the old workers. HAProxy
-/// forgets by that what it was told of its servers, so that is told again, by their addresses: who took a server out by
-/// hand must find it out afterwards.
+/// forgets by that what it was told of its servers, so what was [`held`] is told again, by their addresses: who took a
+/// server out by hand must find it out afterwards.
 ///
 /// # Errors
-/// [`HaproxyError`]; what was told may then be forgotten.
-pub fn reload(master_socket: &Path, socket: Option<&Path>) -> Result<(), HaproxyError> {
-    let held = match socket {
-        Some(socket) => servers(socket)?.into_iter().filter(|server| server.held != Held::Not).collect(),
-        None => Vec::new(),
-    };
+/// [`HaproxyError`]; then it may be that nothing was read again, or that not all of `held` was told.
+pub fn reload(master_socket: &Path, socket: Option<&Path>, held: &[Server]) -> Result<(), HaproxyError> {
     let worker = socket.and_then(worker);
-    // The master closes the connection when it begins anew, so what it says tells nothing.
-    asked(master_socket, "reload\n")?;
-    let Some(socket) = socket.filter(|_| !held.is_empty()) else { return Ok(()) };
+    // Up to 2.6 the master closes the connection as it begins anew; later ones answer when they are done. What either says
+    // tells nothing: whether another process answers does.
+    ask(master_socket, "reload\n", RELOAD_WITHIN)
+        .map_err(|e| HaproxyError::Io(master_socket.display().to_string(), e))?;
+    let Some(socket) = socket else { return Ok(()) };
     let begun = Instant::now();
     while self::worker(socket).is_none_or(|now| Some(now) == worker) {
         if begun.elapsed() > RELOAD_WITHIN {
@@ -151,13 +162,13 @@ fn worker(socket: &Path) -> Option<u32> {
 }
 
 fn asked(socket: &Path, command: &str) -> Result<String, HaproxyError> {
-    ask(socket, command).map_err(|e| HaproxyError::Io(socket.display().to_string(), e))
+    ask(socket, command, ANSWER_WITHIN).map_err(|e| HaproxyError::Io(socket.display().to_string(), e))
 }
 
-fn ask(socket: &Path, command: &str) -> std::io::Result<String> {
+fn ask(socket: &Path, command: &str, within: Duration) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    stream.set_write_timeout(Some(Duration::from_secs(2)))?;
+    stream.set_read_timeout(Some(within))?;
+    stream.set_write_timeout(Some(within))?;
     stream.write_all(command.as_bytes())?;
     let mut said = String::new();
     stream.take(1 << 20).read_to_string(&mut said)?;

@@ -122,28 +122,45 @@ async fn wanted(client: Client, node: SocketAddr) -> ServerState {
     }
 }
 
-/// Puts the file in place and has it read, when it is another one than before.
+/// Puts the file in place when it is another one than before, and has it read. A file that is in place and perhaps not
+/// read is remembered beside it, with what HAProxy had been told until then, and is read in a later round.
 fn put_file(config: &Config, text: &str) -> Result<(), HaproxyError> {
     let Some(file) = &config.haproxy.file else { return Ok(()) };
-    if std::fs::read(file).is_ok_and(|before| before == text.as_bytes()) {
+    // Not there: it has not been started yet, and will read the file when it is.
+    let master = config.haproxy.master_socket.as_deref().filter(|master| master.exists());
+    let socket = config.haproxy.socket.as_deref().filter(|socket| socket.exists());
+    let owed = file.with_extension("unread");
+    let new = file.with_extension("new");
+    let differs = std::fs::read(file).map_or(true, |before| before != text.as_bytes());
+    if differs {
+        std::fs::write(&new, text).map_err(io(&new))?;
+        haproxy::check_with_haproxy(&new)?;
+        if master.is_some() && !owed.exists() {
+            let held = socket.map_or_else(|| Ok(Vec::new()), haproxy::held)?;
+            let held = serde_json::to_vec(&held).map_err(|error| io(&owed)(error.into()))?;
+            std::fs::write(&owed, held).map_err(io(&owed))?;
+        }
+        std::fs::rename(&new, file).map_err(io(file))?;
+        tracing::info!(file = %file.display(), "HAProxy's file written");
+    }
+    if !owed.exists() {
         return Ok(());
     }
-    let io = |path: &Path| {
-        let path = path.display().to_string();
-        move |error| HaproxyError::Io(path, error)
-    };
-    let new = file.with_extension("new");
-    std::fs::write(&new, text).map_err(io(&new))?;
-    haproxy::check_with_haproxy(&new)?;
-    std::fs::rename(&new, file).map_err(io(file))?;
-    tracing::info!(file = %file.display(), "HAProxy's file written");
-    match &config.haproxy.master_socket {
-        // Not there: it has not been started yet, and will read the file when it is.
-        Some(master) if master.exists() => {
-            haproxy::reload(master, config.haproxy.socket.as_deref().filter(|socket| socket.exists()))
-        }
-        _ => Ok(()),
+    if let Some(master) = master {
+        let held = std::fs::read(&owed).map_err(io(&owed))?;
+        // Half written when this edge was ended: then HAProxy had not been told to forget anything yet.
+        let held: Vec<Server> = match serde_json::from_slice(&held) {
+            Ok(held) => held,
+            Err(_) => socket.map_or_else(|| Ok(Vec::new()), haproxy::held)?,
+        };
+        haproxy::reload(master, socket, &held)?;
     }
+    std::fs::remove_file(&owed).map_err(io(&owed))
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> HaproxyError {
+    let path = path.display().to_string();
+    move |error| HaproxyError::Io(path, error)
 }
 
 /// Drains in HAProxy the nodes that are to be drained, and takes back the drains that were made here and no others.

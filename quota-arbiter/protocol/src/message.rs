@@ -70,7 +70,8 @@ pub struct Demand {
     /// smallest quantity of the whole queue is not among them, it takes the last place: near the end, a single ticket
     /// has to find the one person who wants a single ticket.
     pub head_quantities: Vec<Tickets>,
-    /// For how long the first of them has waited. Only compared with other regions', so clocks need not agree.
+    /// For how long the first of them has waited. Only compared with other regions', whose clocks need not agree with this
+    /// one's; but a region's Redis and PostgreSQL should, since the one stamps arrivals and the other says what time it is.
     #[serde(default)]
     pub waited_ms: u64,
     /// Tickets asked for per minute, lately.

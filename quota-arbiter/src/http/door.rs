@@ -71,12 +71,8 @@ pub(super) async fn readers(Extension(Caller(role)): Extension<Caller>, request:
     }
 }
 
-/// Names each request, and sends whoever asked another than the leader there.
-pub(super) async fn name_and_redirect(
-    State((_, port)): State<(Arc<App>, Port)>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+/// Names each request, if nobody did before.
+pub(crate) async fn name(mut request: Request, next: Next) -> Response {
     let sane = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
         (1..=REQUEST_ID_SIZE_MAX_BYTES).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
@@ -90,13 +86,20 @@ pub(super) async fn name_and_redirect(
     if response.status() == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::error!(request.id = ?id, %method, path = uri.path(), "answered with a defect");
     }
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// Sends whoever asked another than the leader there.
+pub(super) async fn redirect(State((_, port)): State<(Arc<App>, Port)>, request: Request, next: Next) -> Response {
+    let uri = request.uri().clone();
+    let mut response = next.run(request).await;
     if let Some(location) =
         response.extensions().get::<Elsewhere>().and_then(|elsewhere| location(elsewhere, port, &uri))
     {
         *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
         response.headers_mut().insert(LOCATION, location);
     }
-    response.headers_mut().insert(REQUEST_ID, id);
     response
 }
 

@@ -52,12 +52,14 @@ pub(super) async fn page(
 pub(super) async fn base(State(app): State<Arc<App>>) -> Result<Response, Refusal> {
     let meta = app.node.read(Consistency::Stale, |view| view.meta()).await?;
     let history = app.history.clone().ok_or_else(|| Refusal::new(Code::NotFound, "this arbiter keeps no history"))?;
-    let read = tokio::task::spawn_blocking(move || history.base());
-    let base = read.await.map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
-    let base = base.map_err(|error| Refusal::new(Code::Unavailable, error.to_string()))?;
-    let (base_index, state) = base.ok_or_else(|| Refusal::new(Code::NotFound, "this arbiter has no state yet"))?;
-    let state = serde_json::from_slice(&state).map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
-    Ok(Json(LogBase { meta, base_index, state }).into_response())
+    // A state may have tens of megabytes: what carries raft's messages does not wait while it is read and written.
+    let made = tokio::task::spawn_blocking(move || {
+        let base = history.base().map_err(|error| Refusal::new(Code::Unavailable, error.to_string()))?;
+        let (base_index, state) = base.ok_or_else(|| Refusal::new(Code::NotFound, "this arbiter has no state yet"))?;
+        let state = serde_json::from_slice(&state).map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
+        Ok(Json(LogBase { meta, base_index, state }).into_response())
+    });
+    made.await.map_err(|error| Refusal::new(Code::Internal, error.to_string()))?
 }
 
 fn item(entry: Entry) -> Result<Option<LogItem>, crate::command::UnknownEntry> {

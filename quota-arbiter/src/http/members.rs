@@ -81,6 +81,8 @@ pub(super) async fn remove(
     Ok(Json(Acted { changed: true, said, ..acted }).into_response())
 }
 
+const NO_VOTER: &str = "there is no such voter to take over";
+
 /// `POST /v1/cluster/transfer`
 pub(super) async fn transfer(
     State(app): State<Arc<App>>,
@@ -88,7 +90,13 @@ pub(super) async fn transfer(
     body: Body,
 ) -> Result<Response, Refusal> {
     let Transfer { to } = body::parsed(body, OPERATOR_BODY_MAX_BYTES).await?;
-    let meta = app.node.read(Consistency::Linearizable, |view| view.meta()).await?;
+    let known = app.node.read(Consistency::Linearizable, move |view| {
+        (view.meta(), to.is_none_or(|id| view.driver().members().voters.contains(&id)))
+    });
+    let (meta, votes) = known.await?;
+    if !votes {
+        return Err(Refusal::new(Code::Conflict, NO_VOTER));
+    }
     if to == Some(meta.node) {
         let said = format!("arbiter {} leads already", meta.node);
         return Ok(Json(Acted { meta, changed: false, said }).into_response());
@@ -99,6 +107,6 @@ pub(super) async fn transfer(
             let said = format!("arbiter {target} takes over if it can; look at the cluster in a second");
             Ok(Json(Acted { meta, changed: true, said }).into_response())
         }
-        None => Err(Refusal::new(Code::Conflict, "there is no such voter to take over")),
+        None => Err(Refusal::new(Code::Conflict, NO_VOTER)),
     }
 }

@@ -26,6 +26,7 @@ use region_api::{
     wire::{Health, Ready, admin::HealthStatus},
 };
 
+pub(crate) use door::name;
 pub use problem::Refusal;
 
 use crate::{metrics as measured, node::Handle, people::People, serve::Port, store::History};
@@ -85,7 +86,7 @@ pub fn router(app: Arc<App>, port: Port) -> Router {
         .layer(door)
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .layer(middleware::from_fn_with_state((app.clone(), port), door::name_and_redirect))
+        .layer(middleware::from_fn_with_state((app.clone(), port), door::redirect))
         .with_state(app)
 }
 

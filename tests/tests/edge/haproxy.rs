@@ -119,6 +119,13 @@ impl Front {
         servers.into_iter().map(shown).filter(|(_, held)| *held != Held::Not).collect()
     }
 
+    /// Why HAProxy is not in step, as the edge says it.
+    async fn trouble(&self) -> Option<String> {
+        let request = self.stage.http().get(format!("{}/v1/status", self.edge.edge.admin));
+        let status: serde_json::Value = request.send().await.unwrap().json().await.unwrap();
+        status["haproxy_trouble"].as_str().map(str::to_owned)
+    }
+
     fn target(&self) -> Target {
         Target { regions: vec![("east".to_owned(), format!("http://{}", self.door))], ..self.stage.load_target() }
     }
@@ -179,17 +186,7 @@ async fn a_node_dies_under_load_and_another_drains_and_nobody_is_turned_away() {
     // A node taken out of the configuration is taken out of HAProxy.
     front.reload(1, "").await;
     until("HAProxy knows one node", WITHIN, || async { front.nodes() == 1 && front.are(1, "UP") }).await;
-    let status: serde_json::Value = front
-        .stage
-        .http()
-        .get(format!("{}/v1/status", front.edge.edge.admin))
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
-    assert_eq!(status["haproxy_trouble"], json!(null));
+    assert_eq!(front.trouble().await, None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -223,6 +220,19 @@ async fn what_an_operator_told_haproxy_by_hand_stays() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(front.held(), by_hand);
     }
+    // A HAProxy that could not be told to read it is told later, and what it had been told is not lost either.
+    let (master, away) = (front.folder.path().join("master"), front.folder.path().join("away"));
+    std::fs::rename(&master, &away).unwrap();
+    std::fs::write(&master, "").unwrap();
+    front.reload(2, "queue_ms = 3456\n").await;
+    let unread = file.with_extension("unread");
+    until("the edge writes it all the same", WITHIN, || async { unread.exists() && front.trouble().await.is_some() })
+        .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(unread.exists() && front.trouble().await.is_some(), "what was not read is not forgotten");
+    std::fs::rename(&away, &master).unwrap();
+    until("HAProxy has read it", WITHIN, || async { !unread.exists() && front.trouble().await.is_none() }).await;
+    assert_eq!(front.held(), by_hand);
     // A drain that the node itself asks for comes and goes beside it.
     let node = format!("http://{}", front.stage.nodes[0].admin);
     front.operator(&node, "/v1/drain").await;

@@ -33,7 +33,7 @@ pub(super) fn wishes(active: &[Reckoned<'_>], all: Tickets, policy: &Policy) -> 
         // Somebody waits for it; or less than half is there of what will soon be wanted.
         let lacks = region.free < due || region.free.get() < target.get() / 2;
         wishes.push(match (target.minus(region.free), region.free.minus(target)) {
-            (Some(more), _) if !more.is_zero() && lacks => Wish::More(more),
+            (Some(more), _) if !more.is_zero() && lacks => Wish::More { need: due.minus_or_zero(region.free), more },
             (_, Some(spare)) if !spare.is_zero() => Wish::Spare(spare),
             _ => Wish::Keep,
         });

@@ -149,9 +149,20 @@ impl Reckoned<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wish {
     Keep,
-    More(Tickets),
+    /// So many more; of these, `need` for people who wait, and the rest to lie ready for the next ones.
+    More {
+        need: Tickets,
+        more: Tickets,
+    },
     /// It can spare so many.
     Spare(Tickets),
+}
+
+impl Wish {
+    /// So many more, all of them needed.
+    fn more(more: Tickets) -> Self {
+        Self::More { need: more, more }
+    }
 }
 
 /// The moves worth making now. Grants never add up to more than the pool, and no region is asked for more than it has
@@ -184,7 +195,8 @@ pub fn plan(view: &PoolView, memory: &Memory, policy: &Policy) -> (Vec<Move>, Me
         near_end = queues && stuck(&active, &wishes, view.pool);
     }
     if near_end {
-        wishes = endgame::wishes(&active, all, policy);
+        // With nothing left anywhere there is nothing to sort out, and this is how a sold-out pool stays for hours.
+        wishes = if all.is_zero() { vec![Wish::Keep; active.len()] } else { endgame::wishes(&active, all, policy) };
     }
     moves.extend(moves_for(&active, &wishes, view, policy, near_end));
     for region in &mut active {
@@ -204,7 +216,7 @@ pub fn plan(view: &PoolView, memory: &Memory, policy: &Policy) -> (Vec<Move>, Me
 fn stuck(active: &[Reckoned<'_>], wishes: &[Wish], pool: Tickets) -> bool {
     let spare = wishes.iter().any(|wish| matches!(wish, Wish::Spare(_)));
     let needs = active.iter().zip(wishes).any(|(region, wish)| match wish {
-        Wish::More(more) => region.dry() && *more > pool,
+        Wish::More { more, .. } => region.dry() && *more > pool,
         Wish::Keep | Wish::Spare(_) => false,
     });
     needs && !spare
@@ -232,22 +244,33 @@ fn moves_for(active: &[Reckoned<'_>], wishes: &[Wish], view: &PoolView, policy: 
         let Demand { waited_ms, queued, .. } = region.stock.demand;
         (!region.dry(), std::cmp::Reverse((waited_ms, queued)), region.region)
     });
-    for at in order {
-        let (region, Wish::More(more)) = (&active[at], wishes[at]) else { continue };
-        let now = more.min(pool);
+    let mut given = vec![Tickets::ZERO; active.len()];
+    for &at in &order {
+        let (region, Wish::More { need, .. }) = (&active[at], wishes[at]) else { continue };
+        let now = need.min(pool);
         // A part that no waiting request can use would only strand tickets in another place.
-        let now = if near_end && now < more { endgame::usable(region, now) } else { now };
-        if !now.is_zero() {
-            pool -= now;
-            moves.push(Move::Grant { region: region.region, granted: region.stock.granted + now });
+        let now = if near_end && now < need { endgame::usable(region, now) } else { now };
+        pool -= now;
+        given[at] = now;
+        urgent |= now < need && region.dry();
+    }
+    // What is to lie ready for the next ones comes after everybody who waits.
+    for at in order {
+        let (region, Wish::More { need, more }) = (&active[at], wishes[at]) else { continue };
+        if given[at] >= need {
+            let ready = (more - need).min(pool);
+            pool -= ready;
+            given[at] += ready;
         }
-        missing += more - now;
-        urgent |= now < more && region.dry();
+        if !given[at].is_zero() {
+            moves.push(Move::Grant { region: region.region, granted: region.stock.granted + given[at] });
+        }
+        missing += more - given[at];
     }
     let mut donors = (0..active.len())
         .filter_map(|at| match wishes[at] {
             Wish::Spare(spare) => Some((at, spare)),
-            Wish::Keep | Wish::More(_) => None,
+            Wish::Keep | Wish::More { .. } => None,
         })
         .filter(|(at, _)| near_end || urgent || view.at_once || !active[*at].cooling(view, policy))
         .collect::<Vec<_>>();

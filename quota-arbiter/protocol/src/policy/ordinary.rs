@@ -19,11 +19,11 @@ pub(super) fn wishes(active: &mut [Reckoned<'_>], all: Tickets, view: &PoolView,
             // Dry with a queue: at once, and at least what the first in line wants.
             _ if region.dry() => {
                 let first = region.stock.demand.head_quantities.first().copied().unwrap_or(Tickets::from_u32(1));
-                Wish::More(target.minus_or_zero(region.free).max(first.minus_or_zero(region.free)))
+                Wish::more(target.minus_or_zero(region.free).max(first.minus_or_zero(region.free)))
             }
             // Below half of what it should have it is refilled without waiting for a second round.
             (Some(more), _) if !more.is_zero() && (!patient || region.free.get() < target.get() / 2) => {
-                Wish::More(more)
+                Wish::more(more)
             }
             // Who may give is not who must: donors are asked only for what somebody misses.
             (_, Some(spare)) if !spare.is_zero() && region.stock.demand.queued <= target => Wish::Spare(spare),

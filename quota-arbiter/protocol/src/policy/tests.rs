@@ -249,6 +249,27 @@ fn tickets_that_nobody_can_use_alone_are_put_together_long_before_the_end() {
 }
 
 #[test]
+fn what_lies_ready_for_nobody_comes_after_everybody_who_waits() {
+    // The first two wait for two each; the third has a hundred that nobody there wants. There are ten in the pool.
+    let mut stocks = vec![stock(0, 0, 2, 600), stock(0, 0, 2, 0), stock(100, 0, 0, 0)];
+    for (stock, waited_ms) in stocks.iter_mut().zip([9_000, 8_000, 0]) {
+        stock.demand.waited_ms = waited_ms;
+        stock.demand.head_quantities = vec![tickets(2)];
+    }
+    stocks[2].demand.head_quantities.clear();
+    let (moves, _) = plan(&view(10, stocks), &Memory::default(), &Policy::default());
+    let granted = |number| {
+        let of = |made: &Move| match made {
+            Move::Grant { region, granted } if *region == name(number) => Some(granted.get()),
+            _ => None,
+        };
+        moves.iter().find_map(of).unwrap_or(0)
+    };
+    assert!(granted(0) >= 2 && granted(1) >= 2, "{moves:?}");
+    assert_eq!(granted(0) + granted(1), 10, "{moves:?}");
+}
+
+#[test]
 fn a_draining_region_is_asked_for_everything() {
     let mut leaving = stock(70, 30, 500, 100);
     leaving.draining = true;
