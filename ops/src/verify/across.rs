@@ -64,9 +64,11 @@ pub fn invariant_regions(books: &[Books], accounts: &Accounts, found: &mut Found
 }
 
 /// A row begins with sales of an earlier database only where the region was written off, and with as many as its operator
-/// counted then. Where no log goes back that far, the count is the region's own (`proof.rs` says so).
+/// counted then. Where no log goes back that far, or arbiters were restored that may know nothing of it, the count is the
+/// region's own (`proof.rs` says so).
 fn seeded(books: &Books, region: &RegionId, replay: &Replay, found: &mut Found) {
-    let never = replay.issuer.regions().get(region).is_none_or(|known| known.fenced.is_none());
+    let fenced = replay.issuer.regions().get(region).is_some_and(|known| known.fenced.is_some());
+    let never = !fenced && replay.issuer.incarnation().count() == 0;
     let counted = replay.written_off.get(region);
     for quota in &books.state.quota {
         let tier = usize::try_from(quota.tier).ok().and_then(|number| books.state.definition.tiers.get(number));
