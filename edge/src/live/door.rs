@@ -85,14 +85,15 @@ async fn round(config: &Arc<Config>, ours: &mut Option<Drains>) -> Result<(), Do
     let text = config.haproxy.write(region)?;
     let (again, nodes) = (config.clone(), region.nodes.clone());
     // HAProxy is asked over sockets that may block, and for its opinion on a file as a program.
-    tokio::task::spawn_blocking(move || put_file(&again, &text)).await??;
+    // Whatever becomes of the file, the servers that HAProxy has are told what they are to be.
+    let put_file = tokio::task::spawn_blocking(move || put_file(&again, &text)).await?;
     let client = client(&config.health)?;
     let asked = nodes.iter().map(|node| (*node, tokio::spawn(wanted(client.clone(), *node)))).collect::<Vec<_>>();
     let mut states = Vec::new();
     for (node, asking) in asked {
         states.push((node, asking.await?));
     }
-    let Some(socket) = config.haproxy.socket.clone() else { return Ok(()) };
+    let Some(socket) = config.haproxy.socket.clone() else { return put_file.map_err(DoorError::from) };
     let mut kept = match ours.take() {
         Some(kept) => kept,
         None => Drains::open_as(&config.state_folder, OURS)?,
@@ -103,6 +104,7 @@ async fn round(config: &Arc<Config>, ours: &mut Option<Drains>) -> Result<(), Do
     })
     .await?;
     *ours = Some(kept);
+    put_file?;
     put
 }
 
